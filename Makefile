@@ -18,7 +18,7 @@ QUICK := tests/manifests tests/cli/test_errors.py \
 	$(addprefix tests/registry/methods/test_,targets.py lora_plan.py) tests/loader/test_adapted.py \
 	$(addprefix tests/loader/,methods/test_lora.py model/test_attach.py merge/test_merge.py)
 
-.PHONY: help .venv quickstart test quick test-anywhere check docs bench clean
+.PHONY: help .venv quickstart test quick test-anywhere test-registries fuzz-registry check docs bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -26,6 +26,9 @@ help:
 	@echo "make test         the whole test suite"
 	@echo "make quick        the tests for the edit loop (under 90 seconds)"
 	@echo "make test-anywhere  numbers and memory as other CPUs, thread counts and loads give them"
+	@echo "make test-registries  registries on servers that are no wheels: azurite (npm installs it),"
+	@echo "                  docker-registry (apt-get install docker-registry)"
+	@echo "make fuzz-registry  a million strange inputs to the readers of a registry (half an hour)"
 	@echo "make check        format, lint, types, and that the generated files are current"
 	@echo "make docs         run the code in docs/ and README.md, and put in what it prints"
 	@echo "make bench        timings beside PEFT and transformers"
@@ -51,10 +54,18 @@ test: $(STAMP)
 	$(BIN)/python -m pytest $(PARALLEL)
 
 quick: $(STAMP)
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(QUICK)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not registries" $(QUICK)
 
 test-anywhere: $(STAMP)
 	$(BIN)/python tests/anywhere.py
+
+test-registries: $(STAMP)
+	$(BIN)/python -m pytest $(PARALLEL) -m registries tests/registry
+
+# FUZZ_INPUTS and FUZZ_SEED say how many and which.
+FUZZ_INPUTS ?= 1000000
+fuzz-registry: $(STAMP)
+	$(BIN)/python tests/fuzz_registry.py --inputs $(FUZZ_INPUTS) $(if $(FUZZ_SEED),--seed $(FUZZ_SEED))
 
 check: $(STAMP)
 	$(BIN)/python -m ruff format --check .

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .manifests.findings.finding import Severity as Severity
     from .manifests.findings.finding import Where as Where
     from .registry.lock import lock as lock
+    from .registry.publishing import publish as publish
     from .registry.pull import pull as pull
     from .registry.validate import validate as validate
 
@@ -45,6 +46,7 @@ _EXPORTS = {
     "load": ".loader.load",
     "watch": ".loader.lifecycle.watch",
     "lock": ".registry.lock",
+    "publish": ".registry.publishing",
     "pull": ".registry.pull",
     "validate": ".registry.validate",
     "AdapterdockError": ".manifests.findings.errors",

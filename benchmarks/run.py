@@ -33,6 +33,7 @@ from resident import Resident, resident_adapters
 from safetensors.torch import load_file
 from shape import BASE_NAME, build_model, write_adapters
 from table import Row, markdown, plot, put_into
+from through_s3 import rows_of_s3, s3_rounds
 from timing import Times, timed
 
 ADAPTERS = 32
@@ -286,9 +287,11 @@ def main() -> None:
         resident = resident_adapters(adapters)
         validate_process(times, folder, adapters)
         find_rounds(times, folder)
+        s3_rounds(times, folder / "s3")
         read, header = misfit_bytes(folder, adapters[0])
     rows = [*rows_of(times, read, header, limits), *rows_of_change(times, resident)]
     rows += rows_of_find(times)
+    rows += rows_of_s3(times)
     text = markdown(rows)
     print(text)
     plot(times, options.plot)

@@ -12,6 +12,7 @@ import typer
 
 from .. import __version__
 from . import (
+    bundle,
     cache,
     configured,
     diff,
@@ -24,14 +25,18 @@ from . import (
     lock,
     marks,
     merge,
+    mirror,
     outdated,
     promote,
     publish,
     pull,
+    push,
     registry,
     run,
+    sbom,
     search,
     show,
+    signing,
     validate,
     versions,
 )
@@ -128,7 +133,9 @@ for name, command in (
     ("show", show.show),
     ("run", run.run),
     ("merge", merge.merge),
+    ("sbom", sbom.sbom),
     ("publish", publish.publish),
+    ("sign", signing.sign),
     ("search", search.search),
     ("versions", versions.versions),
     ("inspect", inspect.inspect),
@@ -139,6 +146,10 @@ for name, command in (
     ("yank", marks.yank),
     ("unyank", marks.unyank),
     ("deprecate", marks.deprecate),
+    ("push", push.push),
+    ("bundle", bundle.bundle),
+    ("unpack", bundle.unpack),
+    ("mirror", mirror.mirror),
     ("registries", configured.registries),
     ("outdated", outdated.outdated),
 ):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .console import say
+from .key import PassphraseOption
 from .registries import (
     ByOption,
     ReferenceArgument,
@@ -17,9 +18,11 @@ from .registries import (
     opened,
     who,
 )
+from .signing import PublicKeyOption, SignOption, signer_of
 
 if TYPE_CHECKING:
     from ..registry.catalogue.marks import Action
+    from ..registry.catalogue.signer import Signer
 
 RequiredWhy = Annotated[
     str, typer.Option("--why", metavar="TEXT", help="The reason, shown to whoever uses it.")
@@ -30,6 +33,9 @@ def yank(
     version: ReferenceArgument,
     why: RequiredWhy,
     by: ByOption = None,
+    sign: SignOption = None,
+    passphrase_file: PassphraseOption = None,
+    public_key: PublicKeyOption = None,
     registry: RegistryOption = None,
     manifest: RegistriesOption = None,
 ) -> None:
@@ -41,13 +47,17 @@ def yank(
 
       adapterdock yank team/refunds@2.0.0 --why 'trained with the wrong tokenizer'
     """
-    _mark(version, "yank", why, by, registry, manifest)
+    signer = signer_of(sign, passphrase_file, public_key)
+    _mark(version, "yank", why, by, signer, registry, manifest)
 
 
 def unyank(
     version: ReferenceArgument,
     why: WhyOption = None,
     by: ByOption = None,
+    sign: SignOption = None,
+    passphrase_file: PassphraseOption = None,
+    public_key: PublicKeyOption = None,
     registry: RegistryOption = None,
     manifest: RegistriesOption = None,
 ) -> None:
@@ -57,13 +67,17 @@ def unyank(
 
       adapterdock unyank team/refunds@2.0.0 --why 'it was another version'
     """
-    _mark(version, "unyank", why, by, registry, manifest)
+    signer = signer_of(sign, passphrase_file, public_key)
+    _mark(version, "unyank", why, by, signer, registry, manifest)
 
 
 def deprecate(
     version: ReferenceArgument,
     why: RequiredWhy,
     by: ByOption = None,
+    sign: SignOption = None,
+    passphrase_file: PassphraseOption = None,
+    public_key: PublicKeyOption = None,
     registry: RegistryOption = None,
     manifest: RegistriesOption = None,
 ) -> None:
@@ -73,7 +87,8 @@ def deprecate(
 
       adapterdock deprecate team/refunds@1.0.0 --why 'use 2.x'
     """
-    _mark(version, "deprecate", why, by, registry, manifest)
+    signer = signer_of(sign, passphrase_file, public_key)
+    _mark(version, "deprecate", why, by, signer, registry, manifest)
 
 
 def _mark(
@@ -81,6 +96,7 @@ def _mark(
     action: Action,
     why: str | None,
     by: str | None,
+    signer: Signer | None,
     registry: str | None,
     manifest: Path | None,
 ) -> None:
@@ -89,10 +105,11 @@ def _mark(
 
     catalogue, reference = opened(text, registry, manifest)
     version = version_of(reference)
-    done = mark(catalogue, reference.name, version, action, by=who(by), why=why)
+    done = mark(catalogue, reference.name, version, action, by=who(by), why=why, signer=signer)
     what = f"{reference.name}@{version}"
     if done is None:
-        say(f"{what}: nothing changes, and nothing was written")
+        end = "nothing was written" if signer is None else "its last mark, if any, is signed"
+        say(f"{what}: nothing changes, and {end}")
         return
     states = [word for word in ("yanked", "deprecated") if getattr(done, word)]
     say(f"{what} is {' and '.join(states) or 'not yanked any more'}")

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .console import say
+from .key import PassphraseOption
 from .registries import (
     ByOption,
     NameArgument,
@@ -17,6 +18,7 @@ from .registries import (
     opened,
     who,
 )
+from .signing import PublicKeyOption, SignOption, signer_of
 
 AliasArgument = Annotated[
     str,
@@ -40,6 +42,9 @@ def promote(
     ] = None,
     why: WhyOption = None,
     by: ByOption = None,
+    sign: SignOption = None,
+    passphrase_file: PassphraseOption = None,
+    public_key: PublicKeyOption = None,
     dry_run: DryRunOption = False,
     registry: RegistryOption = None,
     manifest: RegistriesOption = None,
@@ -53,12 +58,14 @@ def promote(
 
       adapterdock promote team/refunds@2.1.0 prod
       adapterdock promote team/refunds@2.1.0 prod --require 'accuracy>=0.9' --why 'ticket 12'
+      adapterdock promote team/refunds@2.1.0 prod --sign team.key
     """
-    from ..registry.catalogue.promote import parse_requirement
+    from ..registry.catalogue.metrics import parse_requirement
     from ..registry.catalogue.promote import promote as promote_version
     from ..registry.catalogue.reference import version_of
 
     requirements = [parse_requirement(text) for text in require or ()]
+    signer = signer_of(sign, passphrase_file, public_key)
     catalogue, reference = opened(version, registry, manifest)
     exact = version_of(reference)
     done = promote_version(
@@ -69,11 +76,13 @@ def promote(
         require=requirements,
         by=who(by),
         why=why,
+        signer=signer,
         dry_run=dry_run,
     )
     what = f"{reference.name}@{alias}"
     if done is None:
-        say(f"{what} selects {exact} already; nothing was written")
+        end = "nothing was written" if signer is None or dry_run else "the value is signed"
+        say(f"{what} selects {exact} already; {end}")
         return
     before = f" (before: {done.before})" if done.before else ""
     verb = "would select" if dry_run else "selects"

@@ -13,11 +13,13 @@ from ..manifests.findings import registry as codes
 from ..manifests.findings.errors import UsageError
 from ..manifests.findings.finding import Where
 from .console import out, say
+from .key import PassphraseOption
 from .options import JsonOption, OfflineOption, PolicyOption
 from .progress import shown_progress
 from .promote import DryRunOption
 from .registries import ReferenceArgument, RegistriesOption, RegistryOption, manifest_of
 from .render import counted
+from .signing import PublicKeyOption, SignOption, signer_of
 
 SCHEMA = "adapterdock.publish/1"
 
@@ -62,6 +64,9 @@ def publish(
     new_name: Annotated[
         bool, typer.Option("--new-name", help="Allow a new name that is nearly another one.")
     ] = False,
+    sign: SignOption = None,
+    passphrase_file: PassphraseOption = None,
+    public_key: PublicKeyOption = None,
     dry_run: DryRunOption = False,
     policy: PolicyOption = None,
     offline: OfflineOption = False,
@@ -80,19 +85,12 @@ def publish(
       adapterdock publish ./refunds team/refunds@2.1.0
       adapterdock publish ./refunds team/refunds@2.1.0 --base hf://org/base --registry ./registry
       adapterdock publish ./refunds team/refunds@2.1.0 --metrics metrics.json --dry-run
+      adapterdock publish ./refunds team/refunds@2.1.0 --sign team.key
     """
     from ..registry.catalogue.entry import Provenance
-    from ..registry.catalogue.make_entry import Said
     from ..registry.publishing import publish as publish_adapter
 
-    said = Said(
-        licence,
-        owner,
-        description,
-        tuple(tag or ()),
-        _metrics(metrics),
-        _model(Provenance, provenance),
-    )
+    signer = signer_of(sign, passphrase_file, public_key)
     with shown_progress(f"Publishing {folder}") as progress:
         done = publish_adapter(
             folder,
@@ -100,10 +98,16 @@ def publish(
             registry=registry,
             base=base,
             manifest=manifest_of(manifest),
-            said=said,
+            licence=licence,
+            owner=owner,
+            description=description,
+            tags=tag or (),
+            metrics=_metrics(metrics),
+            provenance=_model(Provenance, provenance),
             policy=policy,
             new_name=new_name,
             dry_run=dry_run,
+            sign=signer,
             offline=offline,
             progress=progress,
         )

@@ -37,6 +37,14 @@ def pull(
     base: Annotated[
         bool, typer.Option("--base/--no-base", help="Whether to download the base model too.")
     ] = True,
+    archive: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="BUNDLE",
+            help="Take the files from an archive that `bundle` wrote, without the network.",
+        ),
+    ] = None,
 ) -> None:
     """Download what the lock pins, and verify it.
 
@@ -49,8 +57,9 @@ def pull(
       adapterdock pull
       adapterdock pull --frozen     # in an image build: exactly the locked bytes
       adapterdock pull --no-base    # the adapters only
+      adapterdock pull --from out.oci.tar
     """
-    from ..registry.pull import pull_file
+    from ..registry.pull import pull_file, pull_from
     from ..registry.session import session_for
 
     file = open_manifest_argument(manifest, model, dtype, policy)
@@ -63,7 +72,10 @@ def pull(
             offline=offline,
             progress=progress,
         )
-        pulled = pull_file(file, session, with_base=base)
+        if archive is None:
+            pulled = pull_file(file, session, with_base=base)
+        else:
+            pulled = pull_from(file, archive, session, with_base=base)
     print_findings(pulled.notes, err)
     everything = {**({"base": pulled.base} if pulled.base else {}), **pulled.adapters}
     rows = [

@@ -14,16 +14,30 @@ from typing import Any
 import typer
 
 from ..manifests.findings.finding import REPORT_SCHEMA
+from .bundle import SCHEMA as BUNDLE_SCHEMA
 from .cache import SCHEMA as CACHE_SCHEMA
 from .command import ERROR_SCHEMA, Command, Group
+from .configured import SCHEMA as REGISTRIES_SCHEMA
+from .diff import SCHEMA as DIFF_SCHEMA
 from .explain import SCHEMA as CODES_SCHEMA
 from .fingerprint import SCHEMA as FINGERPRINT_SCHEMA
 from .help import help_text
 from .history import SCHEMA as HISTORY_SCHEMA
+from .inspect import SCHEMA as INSPECT_SCHEMA
 from .lock import SCHEMA as LOCK_SCHEMA
 from .main import app
+from .mirror import SCHEMA as MIRROR_SCHEMA
+from .outdated import SCHEMA as OUTDATED_SCHEMA
 from .publish import SCHEMA as PUBLISH_SCHEMA
+from .push import SCHEMA as PUSH_SCHEMA
 from .registry import SCHEMA as REGISTRY_SCHEMA
+from .registry import SNAPSHOT_SCHEMA
+from .registry_gc import SCHEMA as GC_SCHEMA
+from .registry_renumber import SCHEMA as RENUMBER_SCHEMA
+from .registry_verify import SCHEMA as VERIFY_SCHEMA
+from .rules import SCHEMA as RULES_SCHEMA
+from .sbom import SCHEMA as SBOM_SCHEMA
+from .search import SCHEMA as SEARCH_SCHEMA
 from .show import RESOLVED_SCHEMA
 from .show import SCHEMA as SHOW_SCHEMA
 from .versions import SCHEMA as VERSIONS_SCHEMA
@@ -50,9 +64,44 @@ SCHEMAS = (
         PUBLISH_SCHEMA,
         "`reference`, `published`, `new`, `entry`, `digest`, `uploaded`",
     ),
+    ("sbom", SBOM_SCHEMA, "`output`, `findings`, `bom`"),
+    ("search", SEARCH_SCHEMA, "`text`, `registries`"),
+    ("registries", REGISTRIES_SCHEMA, "`registries`"),
+    (
+        "inspect",
+        INSPECT_SCHEMA,
+        "`reference`, `registry`, `id`, `digest`, `entry`, `yanked`, `deprecated`, `why`, "
+        "`aliases`, `signatures`, `delta`",
+    ),
+    (
+        "diff",
+        DIFF_SCHEMA,
+        "`a`, `b`, `same`, `config`, `targets`, `metrics`, `layers`, `modules`, `left_out`, `why`",
+    ),
+    ("outdated", OUTDATED_SCHEMA, "`adapters`, `findings`, `exit_status`"),
+    (
+        "bundle",
+        BUNDLE_SCHEMA,
+        "`archive`, `written`, `files`, `bytes`, `base`, `manifest`, `digest`",
+    ),
+    ("push", PUSH_SCHEMA, "`target`, `source`, `digest`, `signatures`, `new`, `pushed`"),
     ("versions", VERSIONS_SCHEMA, "`registry`, `id`, `name`, `versions`"),
     ("history", HISTORY_SCHEMA, "`name`, `alias`, `values`"),
     ("registry init", REGISTRY_SCHEMA, "`url`, `id`, `title`"),
+    ("registry snapshot", SNAPSHOT_SCHEMA, "`url`, `id`, `path`, `rows`, `new`"),
+    ("registry rules show", RULES_SCHEMA, "`url`, `number`, `rules`"),
+    (
+        "registry verify",
+        VERIFY_SCHEMA,
+        "`url`, `id`, `ok`, `counts`, `bytes`, `added`, `findings`",
+    ),
+    (
+        "registry gc",
+        GC_SCHEMA,
+        "`url`, `dry_run`, `condemned`, `removed`, `kept`, `left`, `bytes`",
+    ),
+    ("registry renumber", RENUMBER_SCHEMA, "`url`, `kept`, `moved`, `changed`, `findings`"),
+    ("mirror", MIRROR_SCHEMA, "`origin`, `mirror`, `dry_run`, `id`, `names`, `files`, `bytes`"),
     ("cache ls", CACHE_SCHEMA, "`cache`, `size`, `files`"),
     ("any, after an error", ERROR_SCHEMA, "`exit_status`, `findings`"),
 )

@@ -31,6 +31,14 @@ NameArgument = Annotated[
         show_default=False,
     ),
 ]
+PlaceArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="URL|NAME",
+        help="A registry: its folder (./registry, s3://bucket/folder), or its configured name.",
+        show_default=False,
+    ),
+]
 RegistryOption = Annotated[
     str | None,
     typer.Option(

@@ -1,4 +1,4 @@
-"""`adapterdock registry`: init, snapshot."""
+"""`adapterdock registry`: init, snapshot, verify, gc, renumber."""
 
 from __future__ import annotations
 
@@ -10,20 +10,15 @@ import typer
 from .command import Command, Group
 from .console import out, say, status
 from .options import JsonOption
-from .registries import RegistriesOption, manifest_of
+from .registries import PlaceArgument, RegistriesOption, manifest_of
+from .registry_gc import gc
+from .registry_renumber import renumber
+from .registry_verify import verify
 from .render import counted
+from .rules import app as rules_app
 
 SCHEMA = "adapterdock.registry/1"
 SNAPSHOT_SCHEMA = "adapterdock.snapshot/1"
-
-PlaceArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="URL|NAME",
-        help="A registry: its folder (./registry, s3://bucket/folder), or its configured name.",
-        show_default=False,
-    ),
-]
 
 app = typer.Typer(
     cls=Group,
@@ -33,6 +28,7 @@ app = typer.Typer(
     "A registry is a folder: on a disk, in a git checkout or in object storage. Nothing in it is "
     "ever overwritten.",
 )
+app.add_typer(rules_app, name="rules")
 
 
 @app.command("init", cls=Command)
@@ -99,3 +95,8 @@ def snapshot(
         say(f"{taken.path} is there already: {counted(taken.rows, 'version')}")
     else:
         say(f"Wrote {taken.path}: {counted(taken.rows, 'version')}")
+
+
+app.command("verify", cls=Command)(verify)
+app.command("gc", cls=Command)(gc)
+app.command("renumber", cls=Command)(renumber)

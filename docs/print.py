@@ -15,8 +15,8 @@ Each page runs from top to bottom, in a process of its own and in a fresh folder
 
 A page is run if a block in it has an output; start with an empty ``text`` block, or any line after
 a command. Where a page has the lines of :data:`BEGIN` and :data:`END`, only the blocks between them
-are run; the README is run only there. :func:`normal` replaces what differs between machines, and
-nothing else.
+are run; the README is run only there. ``docs/still.py`` keeps clock and random numbers the same;
+:func:`normal` replaces what else differs between machines, and nothing more.
 """
 
 from __future__ import annotations
@@ -214,8 +214,11 @@ def _show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -
 
 
 def normal(text: str) -> list[str]:
-    """Lines without what is another on another machine: the folder's place, and spaces at ends."""
+    """Lines without what is another on another machine: where the folder and the cache are, and
+    spaces at ends."""
     text = text.replace(str(Path.cwd()), "~/desk")
+    if cache := os.environ.get("ADAPTERDOCK_CACHE"):
+        text = text.replace(cache, "~/.cache/adapterdock")
     lines = [line.rstrip() for line in text.rstrip().splitlines()]
     if any(line.startswith("```") for line in lines):
         raise PageError("what was printed has the line of a fence in it")
@@ -257,8 +260,11 @@ def _prepare(folder: Path, cache: Path) -> None:
     """The example, which is then the current folder, and a cache of its own."""
     sys.path.insert(0, str(Path(__file__).parent))
     import example
+    import still
 
+    still.hold_still()
     os.environ["ADAPTERDOCK_CACHE"] = str(cache)
+    os.environ["ADAPTERDOCK_CONFIG"] = str(cache.with_name("config.toml"))  # nobody's
     folder.mkdir(parents=True)
     os.chdir(folder)
     example.make(folder)

@@ -30,6 +30,7 @@ from .sites.attachable import check_attachable
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from ..registry.catalogue.publish import Published
     from ..registry.locks.project import ManifestSource
     from ..registry.plan import Plan
     from .lifecycle.watch import Watch
@@ -684,6 +685,84 @@ class AdaptedModel(StandIn):
         if is_main_process:
             with self._host.adapters.changing():
                 save_pretrained(self._host, save_directory, state_dict)
+
+    def publish(
+        self,
+        adapter_name: str,
+        reference: str,
+        *,
+        registry: str | None = None,
+        base: str | None = None,
+        licence: str | None = None,
+        owner: str | None = None,
+        description: str | None = None,
+        tags: Iterable[str] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        provenance: Mapping[str, Any] | None = None,
+        new_name: bool = False,
+        dry_run: bool = False,
+        sign: str | os.PathLike[str] | None = None,
+        passphrase: str | bytes | None = None,
+        public_key: str | os.PathLike[str] | None = None,
+        offline: bool = False,
+    ) -> Published | None:
+        """Publish an adapter to a registry as one version, for good.
+
+        What is published is what :meth:`save_adapter` writes now, so training is included. It is
+        checked as by :func:`adapterdock.publish`, against the files of the model's base and under
+        the policies of its set-up. The same content again succeeds.
+
+        Args:
+            adapter_name: The adapter.
+            reference: ``REGISTRY/NAME@VERSION``.
+            registry: The URL that ``REGISTRY`` means; by default, what the model's manifest says.
+            base: The base's source; by default that of the model's manifest, else where
+                transformers loaded it from, else what the adapter's config records.
+            licence: Of the adapter. Like the next three, by default what the model's manifest says
+                of an adapter with this name.
+            owner: Who answers questions.
+            description: For people.
+            tags: Words for search.
+            metrics: Finite numbers by name; promotions can require them.
+            provenance: Where it comes from: ``data``, ``code`` (a commit), ``date``, ``parents``.
+            new_name: Whether a new name may be nearly that of another adapter.
+            dry_run: Checks everything, and writes nothing.
+            sign: A private key that signs the entry, as for :func:`adapterdock.publish`; also the
+                next two.
+            passphrase: Of the key's file.
+            public_key: The public key that belongs to it.
+            offline: Use no network.
+
+        Returns:
+            What is published now; ``None`` with ``dry_run`` where nothing is yet.
+
+        Raises:
+            RoutingError: An unknown name, or merged adapters.
+            AttachError: The adapter cannot be saved.
+            UsageError, FitError, IntegrityError, SourceError, PolicyError, StoreError: As for
+                :func:`adapterdock.publish`.
+        """
+        from .lifecycle.publish_adapter import publish_adapter
+
+        return publish_adapter(
+            self._host,
+            adapter_name,
+            reference,
+            registry=registry,
+            base=base,
+            licence=licence,
+            owner=owner,
+            description=description,
+            tags=tags,
+            metrics=metrics,
+            provenance=provenance,
+            new_name=new_name,
+            dry_run=dry_run,
+            sign=sign,
+            passphrase=passphrase,
+            public_key=public_key,
+            offline=offline,
+        )
 
     # -- follow a manifest -----------------------------------------------------------------
 

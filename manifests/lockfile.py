@@ -101,8 +101,13 @@ class LockedEntry(Model):
     id: str = Field(description="of the registry")
     version: str
     entry: Digest = Field(description="of the entry's bytes")
-    alias: LockedValue | None = Field(None, description="value of the alias that was followed")
-    journal: LockedValue | None = Field(None, description="last line of the registry's journal")
+    alias: LockedValue | None = Field(
+        default=None, description="value of the alias that was followed"
+    )
+    journal: LockedValue | None = Field(
+        default=None, description="last line of the registry's journal"
+    )
+    keys: tuple[str, ...] = Field(default=(), description="ids of the trusted keys that signed it")
 
 
 class LockedAdapter(Model):
@@ -117,7 +122,7 @@ class LockedAdapter(Model):
     digest: Digest | None = Field(None, description="of the folder's files in use")
     seed: int | None = Field(None, description="of a new adapter")
     files: Mapping[str, LockedFile] = Field(default_factory=dict)
-    registry: LockedEntry | None = Field(None, description="of a registry:// source")
+    registry: LockedEntry | None = Field(default=None, description="of a registry:// source")
     method: str
     rank: int
     targets: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ the schema, check references. Everything that is wrong is raised at once.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path as FilePath
@@ -29,9 +29,20 @@ from .reading.document import Document, compose
 from .reading.expand import expand
 from .reading.final_findings import final_findings
 from .reading.memory import from_python
-from .reading.nodes import Locate, Map, Path, describe, is_null, plain_data, scalars, where
+from .reading.nodes import (
+    Locate,
+    Map,
+    Path,
+    Scalar,
+    describe,
+    is_null,
+    plain_data,
+    scalars,
+    where,
+)
 from .reading.overlay import Layers, layers_in_memory, layers_of_file, rebase
 from .reading.overrides import override
+from .reading.policy_paths import absolute_paths
 from .reading.secret_search import in_manifest
 from .reading.secrets import redacted
 from .reading.semantics import check
@@ -117,13 +128,18 @@ def read_manifest(
     root, notes = set_aside(layers.root, shape_of(Manifest))
     expanded = expand(override(root, overrides), os.environ if environ is None else environ)
     root = rebase(expanded.root, layers.folders, layers.directory)
+
+    def folder_of(scalar: Scalar) -> FilePath:
+        return layers.folders.get(scalar.spot.file, layers.directory)
+
+    root = _with_absolute_policy(root, folder_of)
     secrets = in_manifest(layers.documents, root, notes, layers.root)
     findings += [secret.finding for secret in secrets]
     findings += expanded.findings
     locate = partial(where, root, layers.file)
     manifest, wrong = _validate(Manifest, root, locate)
     findings += wrong
-    extended = _extended_policies(layers, findings)
+    extended = _extended_policies(layers, folder_of, findings)
     own = [manifest.policy] if manifest is not None else []
     findings += _granting([*own, *(below.policy for below in extended)], locate)
     warnings: list[Finding] = []
@@ -156,6 +172,8 @@ def read_policy(path: str | os.PathLike[str]) -> Policy:
     document, findings = _read_file(path)
     root, notes = set_aside(document.root, shape_of(Policy))
     secrets = in_manifest([document], root, notes, document.root)
+    folder = FilePath(path).parent
+    root = absolute_paths(root, lambda _: folder)
     policy, wrong = _validate(Policy, root, document.where)
     findings += [*(secret.finding for secret in secrets), *expand(root, {}).findings, *wrong]
     if findings or policy is None:
@@ -202,7 +220,17 @@ def _validate(model: type[M], root: Map, where: Locate) -> tuple[M | None, list[
         return salvage(model, data, error, root), explain_invalid(error, root, shape, where)
 
 
-def _extended_policies(layers: Layers, findings: list[Finding]) -> list[ExtendedPolicy]:
+def _with_absolute_policy(root: Map, folder_of: Callable[[Scalar], FilePath]) -> Map:
+    entry = root.entries.get("policy")
+    if entry is None or not isinstance(entry.value, Map):
+        return root
+    value = absolute_paths(entry.value, folder_of)
+    return replace(root, entries={**root.entries, "policy": replace(entry, value=value)})
+
+
+def _extended_policies(
+    layers: Layers, folder_of: Callable[[Scalar], FilePath], findings: list[Finding]
+) -> list[ExtendedPolicy]:
     """The policy of each extended file, whatever the files that extend it say."""
     found: list[ExtendedPolicy] = []
     for entry in layers.policies:
@@ -213,7 +241,7 @@ def _extended_policies(layers: Layers, findings: list[Finding]) -> list[Extended
             wrong = "policy must be a mapping"
             findings.append(codes.WRONG_TYPE.finding(wrong, place, found=shown))
             continue
-        node, _ = set_aside(entry.value, shape_of(Policy))
+        node, _ = set_aside(absolute_paths(entry.value, folder_of), shape_of(Policy))
 
         def within(path: Path, *, key: bool = False, node: Map = node) -> Where:
             return replace(where(node, None, path, key=key), path=("policy", *path))

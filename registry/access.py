@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,7 @@ class Access:
     seen: Mapping[str, LockedAdapter] = field(default_factory=dict)
     """What the lock has of adapters that the manifest still declares, pinned or not."""
     registries: OpenRegistries | None = None
-    """The registries that are open in this command or call; see :meth:`begun`."""
+    """The registries that are open in this command or call; see :meth:`started`."""
     store: Store | None = None
     """Pinned files are looked for here before their source is asked."""
     in_memory: Mapping[str, Folder] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Access:
     ask_peft: AskPeft | None = None
     """Answers for methods that attach through PEFT."""
 
-    def begun(self) -> Access:
+    def started(self) -> Access:
         """The same, with registries that stay open from now on. Made where a command begins, and
         not kept after it."""
         return self if self.registries is not None else replace(self, registries=OpenRegistries())
@@ -91,6 +91,38 @@ def open_adapter_folder(file: ManifestFile, name: str, access: Access) -> Folder
     return _open(file, name, adapter.source, adapter.storage_options, access, where)
 
 
+def check_model_signature(
+    file: ManifestFile,
+    name: str,
+    access: Access,
+    files: Iterable[FileFact],
+    folder: Folder | None,
+    *,
+    complete: bool = True,
+) -> list[Finding]:
+    """Findings where a policy requires a ``model.sig``, and these files of a declared adapter are
+    not signed. ``folder`` is the adapter's, if it is open; a lock names none but the files in
+    use. See :func:`check_signed` for ``complete``."""
+    if not any(one.require_model_signature for one in access.policies):
+        return []
+    from .model_signature import FILE
+    from .signed_folders import check_signed
+
+    adapter = file.manifest.adapters[name]
+    where = file.where(("adapters", name, "source"))
+
+    def whole() -> Folder:
+        in_memory = access.in_memory.get(name)
+        found = folder if in_memory is None else in_memory
+        if found is not None and (in_memory is not None or FILE in found.files()):
+            return found
+        assert adapter.source is not None  # a new adapter has no files
+        return _open(file, name, adapter.source, adapter.storage_options, access, where, whole=True)
+
+    cache = None if access.store is None else access.store.root
+    return check_signed(access.policies, files, whole, cache, where, complete=complete)
+
+
 def open_base_folder(file: ManifestFile, access: Access) -> Folder | None:
     """The base's folder, or ``None`` where the manifest declares none."""
     base = file.manifest.base
@@ -109,6 +141,8 @@ def check_place(
     source = declared.model if isinstance(declared, Base) else declared.source
     if source is None:
         return []
+    if entry is not None and source.is_registry:
+        return _check_in_registry(file, entry, source, access, where)
     check = policy_checks.check_base if entry is None else policy_checks.check_source
     findings = check(source, access.policies, file.directory, where)
     pins = access.pins.get(entry)
@@ -147,9 +181,12 @@ def _open(
     storage_options: Mapping[str, Any],
     access: Access,
     where: Where,
+    *,
+    whole: bool = False,
 ) -> Folder:
+    """``whole`` is with all its files, at the pinned version."""
     pins = access.pins.get(entry)
-    files = None if pins is None else facts_of(pins.files)
+    files = None if pins is None or whole else facts_of(pins.files)
     revision = None if pins is None else pins.revision
     lists = policy_checks.lists_for(access.policies, base=entry is None)
     road = Road.of(file, source, storage_options, revision, where)
@@ -178,6 +215,11 @@ def _open(
     from .sources.from_store import StoredFolder
 
     stored = StoredFolder.find(source, revision, files, access.store, open_it, where)
+    if stored is not None and source.is_registry:
+        from .published import is_trusted
+
+        if not is_trusted(opening_of(file, entry, access, where), access.store):
+            return open_it(files)
     return stored or open_it(files)
 
 
@@ -197,16 +239,35 @@ def opening_of(file: ManifestFile, entry: LockEntry, access: Access, where: Wher
         access.policies,
         access.offline,
         access.registries,
+        access.store,
         where=where,
     )
 
 
-def marks_of(file: ManifestFile, name: str, access: Access, version: str | None) -> list[Finding]:
-    """Warnings where the version of a ``registry://`` adapter is yanked or deprecated."""
+def _check_in_registry(
+    file: ManifestFile, name: str, source: Source, access: Access, where: Where
+) -> list[Finding]:
+    """The same for an adapter in a registry. An unknown registry is found when it is opened."""
+    from .published import name_in_registry, place_if_known
+
+    place = place_if_known(opening_of(file, name, access, where))
+    if place is None:
+        return []
+    policies, options = access.policies, file.manifest.adapters[name].storage_options
+    road = Road(place, options, None, file.from_user)
+    return [
+        *policy_checks.check_source(source, policies, file.directory, where, place),
+        *policy_checks.check_registry_road(road, name_in_registry(source), policies, where),
+    ]
+
+
+def marks_of(file: ManifestFile, name: str, access: Access, folder: Folder) -> list[Finding]:
+    """Warnings where the version in ``folder`` of a ``registry://`` adapter is yanked or
+    deprecated."""
     source = file.manifest.adapters[name].source
-    if source is None or not source.is_registry or version is None:
+    if source is None or not source.is_registry or folder.revision is None:
         return []
     from .published import warnings_of
 
     where = file.where(("adapters", name, "source"))
-    return warnings_of(opening_of(file, name, access, where), version)
+    return warnings_of(opening_of(file, name, access, where), folder.revision)

@@ -42,6 +42,7 @@ from ..manifests.lockfile import (
     write_lock,
 )
 from ..manifests.manifest import ManifestFile
+from .access import Access, check_model_signature
 from .base.fingerprint import Measured, compare
 from .files.digests import folder_digest
 from .files.facts import FileFact
@@ -145,7 +146,7 @@ def make_lock(
     where content is not what the manifest or ``old`` says.
     """
     accepted = {*(old.accepted if old else ()), *session.accepted}
-    access = session.access.begun()
+    access = session.access.started()
     _require_known(file, upgrade)
     if old is not None:
         moved = {*upgrade} | ({None} if BASE in upgrade else set[LockEntry]())
@@ -167,6 +168,7 @@ def make_lock(
             resolution = replace(resolution, findings=more)
             require_fit(resolution, accepted)
     fetched = _fetch(file, resolution, session.store, hash_up_to, session.progress)
+    _require_signed(file, resolution, replace(access, store=session.store), fetched)
     adapters = {
         name: _lock_adapter(file, name, resolution, fetched.get(name, {}), old)
         for name in file.manifest.adapters
@@ -193,6 +195,30 @@ def make_lock(
         accepted=tuple(sorted(accepted & {f.code for f in resolution.findings})),
     )
     return lock, resolution
+
+
+def _require_signed(
+    file: ManifestFile,
+    resolution: Resolution,
+    access: Access,
+    fetched: Mapping[LockEntry, Mapping[str, Fetched]],
+) -> None:
+    """Raise :class:`PolicyError` where a policy requires a ``model.sig``, and it is not of the
+    files that were fetched: now all their digests are known."""
+    findings = [
+        finding
+        for name, files in fetched.items()
+        if name is not None and files
+        for finding in check_model_signature(
+            file,
+            name,
+            access,
+            [one.fact for one in files.values()],
+            resolution.adapters[name].folder,
+        )
+    ]
+    if findings:
+        raise PolicyError(*findings)
 
 
 def require_fit(resolution: Resolution, accepted: Collection[str]) -> None:

@@ -5,18 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..manifests.findings.finding import Where
 from ..manifests.language.schema import Policy
-from ..manifests.language.source import REGISTRY, Source
+from ..manifests.language.source import ARCHIVE, OCI, REGISTRY, Source
 from ..manifests.lockfile import LockedAdapter, LockedBase
 from ..manifests.manifest import ManifestFile
 from .open_registries import OpenRegistries
 from .sources.folder import Folder
 
+if TYPE_CHECKING:
+    from .store.store import Store
+
 OPENERS: Mapping[str, str] = {
     REGISTRY: "published",
+    OCI: "artifacts",
+    ARCHIVE: "artifacts",
 }
 """By scheme, the module here whose ``open_folder(opening)`` opens sources that are not folders
 themselves. All others are opened by ``sources/open.py``."""
@@ -35,6 +41,11 @@ class Opening:
         policies: Those in force.
         offline: Whether the network must not be used.
         registries: Those that are open in this command.
+        directory: The folder that a relative file starts from; by default the manifest's, else the
+            current one.
+        vouched: Whether the caller chose the options, so that the user's credentials may be sent to
+            the places that they name.
+        store: Where signatures are kept for use without a network.
         registry: The URL of the registry, in place of what its local name means.
         where: The place in the manifest, for findings.
     """
@@ -47,7 +58,10 @@ class Opening:
     policies: tuple[Policy, ...] = ()
     offline: bool = False
     registries: OpenRegistries | None = None
+    store: Store | None = None
     registry: str | None = None
+    directory: Path | None = None
+    vouched: bool = False
     where: Where = Where()  # noqa: RUF009 - frozen
 
 

@@ -97,7 +97,7 @@ def outdated(
     if lock is None:
         where = Where(file=lock_name(file))
         raise LockError(lock_codes.LOCK_MISSING.finding("The lock is missing", where))
-    access = Access(offline=offline, policies=policies).under(lock, frozenset()).begun()
+    access = Access(offline=offline, policies=policies).under(lock, frozenset()).started()
 
     def one(name: str) -> Standing | AdapterdockError | None:
         try:

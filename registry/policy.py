@@ -10,7 +10,7 @@ from pathlib import Path
 from ..manifests.findings import policy as codes
 from ..manifests.findings.code import Code
 from ..manifests.findings.finding import Finding, Where
-from ..manifests.language.schema import Policy, parse_bytes
+from ..manifests.language.schema import AllowedRegistry, Policy, parse_bytes
 from ..manifests.language.source import Source
 from .files.facts import FileFact
 from .sources.roads import Road
@@ -27,11 +27,107 @@ def lists_for(policies: Iterable[Policy], *, base: bool) -> tuple[Globs, ...]:
 
 
 def check_source(
-    source: Source, policies: Iterable[Policy], directory: Path, where: Where
+    source: Source,
+    policies: Iterable[Policy],
+    directory: Path,
+    where: Where,
+    registry: Source | None = None,
 ) -> list[Finding]:
-    """Findings where a policy's ``allow_sources`` does not list this adapter's source."""
+    """Findings where a policy's ``allow_sources`` does not list this adapter's source.
+
+    For an adapter in a registry, ``registry`` is the place that its local name means. It counts,
+    and never the name: that is the manifest's own choice.
+    """
+    policies = tuple(policies)
     lists = lists_for(policies, base=False)
-    return _check_globs(codes.SOURCE_FORBIDDEN, source, lists, directory, where)
+    if not source.is_registry:
+        return _check_globs(codes.SOURCE_FORBIDDEN, source, lists, directory, where)
+    if registry is None:  # an unknown name, which is an error of its own
+        return []
+    found = _in_registry(source, registry, directory)
+    wanted = [[_above(glob, directory) for glob in globs] for globs in lists]
+    findings = [
+        codes.SOURCE_FORBIDDEN.finding(
+            f"{source} is not allowed",
+            where,
+            found=found[0],
+            expected="one of " + (", ".join(globs) or "nothing (an empty list allows nothing)"),
+            hint=_hint(source, globs, found[0]),
+        )
+        for globs in wanted
+        if not any(fnmatchcase(text, glob) for text in found for glob in globs)
+    ]
+    return findings + check_registry(registry, None, policies, directory, where)
+
+
+def _in_registry(source: Source, registry: Source, directory: Path) -> tuple[str, str]:
+    """An adapter in a registry, spelled below the registry's place: with what selects it, and
+    without."""
+    name = source.location.partition("/")[2]
+    place = f"{registry.normalised(directory).rstrip('/')}/{name}"
+    return (place if source.revision is None else f"{place}@{source.revision}"), place
+
+
+def _hint(source: Source, globs: Iterable[str], found: str) -> str | None:
+    """For a glob that names a registry by a manifest's local name."""
+    spelled = (f"registry://{source.location}", str(source))
+    if not any(fnmatchcase(text, glob) for text in spelled for glob in globs):
+        return None
+    return (
+        "Write the registry's URL into allow_sources: a local name is what each manifest makes of "
+        f"it. This adapter is {found}."
+    )
+
+
+def check_registry(
+    registry: Source, id_: str | None, policies: Iterable[Policy], directory: Path, where: Where
+) -> list[Finding]:
+    """Findings where a policy's ``registries`` does not list the registry at this place.
+
+    Args:
+        registry: The place that a local name means.
+        id_: The registry's id, once it was opened.
+        policies: Those in force.
+        directory: What a relative ``registry`` is relative to.
+        where: The place in the manifest.
+    """
+    return [
+        codes.REGISTRY_FORBIDDEN.finding(
+            f"The registry {registry} is not allowed",
+            where,
+            found=place_of(registry, directory) + ("" if id_ is None else f", id {id_}"),
+            expected=_listed(policy),
+        )
+        for policy in policies
+        if policy.registries is not None
+        and not allowed_registries(policy, registry, id_, directory)
+    ]
+
+
+def allowed_registries(
+    policy: Policy, registry: Source, id_: str | None, directory: Path
+) -> list[AllowedRegistry]:
+    """Those of a policy's ``registries`` that are the one at this place. An ``id_`` of ``None`` is
+    not known yet, and agrees with each."""
+    place = place_of(registry, directory)
+    return [
+        one
+        for one in policy.registries or ()
+        if place_of(one.url, directory) == place and (id_ is None or one.id in (None, id_))
+    ]
+
+
+def place_of(registry: Source, directory: Path) -> str:
+    """One spelling for each place of a registry; a folder is absolute."""
+    if registry.is_local or registry.is_archive:
+        path = registry.local_path(directory).resolve().as_posix()
+        return path if registry.is_local else f"{registry.scheme}:{path}"
+    return registry.normalised(directory).rstrip("/")
+
+
+def _listed(policy: Policy) -> str:
+    rows = [f"{one.url}" + (f" (id {one.id})" if one.id else "") for one in policy.registries or ()]
+    return "one of " + ", ".join(rows) if rows else "none (an empty list allows nothing)"
 
 
 def check_base(
@@ -63,6 +159,40 @@ def check_road(
             )
             for globs in lists
             if url is None or not permits((globs,), url)
+        ]
+    return findings
+
+
+def check_registry_road(
+    road: Road, name: str, policies: Iterable[Policy], where: Where
+) -> list[Finding]:
+    """Findings where storage options of an adapter in a registry lead elsewhere than to the
+    registry that the policies allow. ``road`` is the registry's, ``name`` the adapter's there."""
+    policies = tuple(policies)
+    lists = lists_for(policies, base=False)
+    findings: list[Finding] = []
+    for way in road.ways:
+        url = None if way.url is None else below(way.url, road.place).rstrip("/")
+        findings += [
+            codes.SOURCE_FORBIDDEN.finding(
+                f"{road.place}/{name} is not allowed through {way.option}",
+                where,
+                found=url or way.text,
+                expected="one of " + (", ".join(globs) or "nothing"),
+            )
+            for globs in lists
+            if url is None or not permits((globs,), f"{url}/{name}")
+        ]
+        findings += [
+            codes.REGISTRY_FORBIDDEN.finding(
+                f"The registry {road.place} is not allowed through {way.option}",
+                where,
+                found=url or way.text,
+                expected=_listed(policy),
+            )
+            for policy in policies
+            if policy.registries is not None
+            and url not in {place_of(one.url, Path.cwd()) for one in policy.registries}
         ]
     return findings
 
@@ -130,8 +260,6 @@ def allows(globs: Sequence[str], source: Source, directory: Path | None) -> bool
     spellings = {source.normalised(directory)}
     if source.is_hub:
         spellings.add(f"hf://{source.location}" + (f"/{source.path}" if source.path else ""))
-    if source.is_registry:
-        spellings.add(f"registry://{source.location}")
     wanted = [_above(glob, directory) for glob in globs]
     return any(fnmatchcase(text, glob) for text in spellings for glob in wanted)
 

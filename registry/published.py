@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..manifests.findings import language as language_codes
 from ..manifests.findings import registry as codes
@@ -23,19 +26,20 @@ from ..manifests.findings.finding import Finding, Where
 from ..manifests.language.names import did_you_mean, listed
 from ..manifests.language.selector import Selector, parse_selector
 from ..manifests.language.source import Source, SourceSyntaxError
-from ..manifests.lockfile import LockedEntry, LockedValue
+from ..manifests.lockfile import LockedAdapter, LockedEntry, LockedValue
 from . import policy as policy_checks
 from .catalogue.catalogue import Resolved, Seen, open_catalogue
 from .catalogue.layout import BLOBS
 from .catalogue.open_storage import open_storage
 from .configured import Configured, configured
+from .demands import is_proved, require_files_of, require_trusted
 from .files.digests import PREFIX
 from .files.disk import guarded
 from .files.facts import FileFact
 from .open_registries import OpenRegistries, OpenRegistry
 from .opening import Opening
 from .sources.failures import scrub
-from .sources.folder import OnBytes
+from .sources.folder import Hashing, OnBytes
 from .sources.open import is_offline, open_contents
 from .sources.opened import OpenedFolder
 from .sources.request import SourceRequest
@@ -48,6 +52,9 @@ _GONE = frozenset(
         source_codes.VERSION_GONE,
     )
 )
+
+if TYPE_CHECKING:
+    from .store.store import Store
 
 
 class PublishedFolder:
@@ -75,6 +82,7 @@ class PublishedFolder:
         }
         self._contents: OpenedFolder | None = None
         self._read: int = 0
+        self._counting: threading.Lock = threading.Lock()
 
     @property
     def bytes_read(self) -> int:
@@ -86,7 +94,7 @@ class PublishedFolder:
     def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
         with self._content(path) as (contents, name):
             raw = contents.read(name, start, length)
-        self._read += len(raw)
+        self._received(len(raw))
         return raw
 
     def local(self, path: str) -> Path | None:
@@ -100,13 +108,18 @@ class PublishedFolder:
                 contents.download(name, into, on_bytes)
             else:
                 _copy(place, into, on_bytes)
-        self._read += self._fact(path).size
+        self._received(self._fact(path).size)
         return into
+
+    def written(self, into: Path) -> str | None:
+        contents = self._contents
+        return contents.written(into) if isinstance(contents, Hashing) else None
 
     def locked(self) -> LockedEntry:
         """What a lock pins. That of the lock that was followed stays as it was."""
+        keys = self.resolved.keys
         if self.pin is not None:
-            return self.pin
+            return self.pin if self.pin.keys else self.pin.model_copy(update={"keys": keys})
         line, alias = self.registry.journal_line(), self.resolved.alias
         return LockedEntry(
             id=self.registry.catalogue.id,
@@ -114,7 +127,12 @@ class PublishedFolder:
             entry=self.resolved.digest,
             alias=None if alias is None else LockedValue(serial=alias.serial, sha256=alias.digest),
             journal=None if line is None else LockedValue(serial=line.serial, sha256=line.digest),
+            keys=keys,
         )
+
+    def _received(self, count: int) -> None:
+        with self._counting:
+            self._read += count
 
     def _fact(self, path: str) -> FileFact:
         fact = self._files.get(path)
@@ -171,6 +189,7 @@ def open_published(registry: OpenRegistry, opening: Opening) -> tuple[Resolved, 
         SourceError: There is no such version.
         IntegrityError: It is another registry, its history is not the one that the lock saw, or
             the entry has other bytes.
+        PolicyError: A policy does not allow the registry, or demands signatures that are missing.
     """
     source, catalogue = opening.source, registry.catalogue
     name, selector = name_in_registry(source), selector_of(source)
@@ -181,9 +200,11 @@ def open_published(registry: OpenRegistry, opening: Opening) -> tuple[Resolved, 
         if seen.journal is not None:
             registry.check_journal(_seen(seen.journal))
     if pin is not None:
-        if pin.alias is not None and selector.alias is not None:
-            catalogue.check_alias(name, selector.alias, _seen(pin.alias))
-        return catalogue.entry(name, pin.version, pin.entry), pin
+        value = None if pin.alias is None else _seen(pin.alias)
+        if value is not None and selector.alias is not None:
+            catalogue.check_alias(name, selector.alias, value)
+        pinned = replace(catalogue.entry(name, pin.version, pin.entry), alias=value)
+        return _trusted(registry, pinned, opening), pin
     before = None if seen is None or seen.alias is None else _seen(seen.alias)
     if selector.alias is None:
         before = None
@@ -198,7 +219,66 @@ def open_published(registry: OpenRegistry, opening: Opening) -> tuple[Resolved, 
                 hint="A version never changes. Ask the owner of the registry what happened.",
             )
         )
-    return found, None
+    return _trusted(registry, found, opening), None
+
+
+def _trusted(registry: OpenRegistry, resolved: Resolved, opening: Opening) -> Resolved:
+    """What was resolved, signed as the policies in force demand."""
+    pin, source = opening.pin, opening.source
+    if isinstance(pin, LockedAdapter):
+        require_files_of(resolved.entry, pin, opening.where)
+    keys = require_trusted(
+        registry.catalogue,
+        registry.place,
+        resolved,
+        opening.policies,
+        Path.cwd(),
+        opening.where,
+        selector_of(source),
+        pinned=isinstance(pin, LockedAdapter) and pin.registry is not None,
+        store=opening.store,
+    )
+    return replace(resolved, keys=keys)
+
+
+def is_trusted(opening: Opening, store: Store) -> bool:
+    """Whether a pinned adapter may be used from the store without its registry. Raises what
+    :func:`is_proved` does."""
+    source, policies = opening.source, opening.policies
+    if not any(one.require_signature or one.registries is not None for one in policies):
+        return True
+    if not isinstance(opening.pin, LockedAdapter):
+        return False
+    return is_proved(
+        registry_place(opening),
+        opening.pin,
+        name_in_registry(source),
+        policies,
+        Path.cwd(),
+        opening.where,
+        selector_of(source),
+        store,
+    )
+
+
+def registry_place(opening: Opening) -> Source:
+    """Where the registry of a source is: a URL, or an absolute path. Raises :class:`UsageError`
+    where its name is unknown."""
+    row = row_of(opening)
+    place = row.source
+    if place.is_local or place.is_archive:
+        place = replace(place, location=str(place.local_path(row.directory).absolute()))
+    return place
+
+
+def place_if_known(opening: Opening) -> Source | None:
+    """The same, or ``None`` for another kind of source, and for an unknown name."""
+    if not opening.source.is_registry:
+        return None
+    try:
+        return registry_place(opening)
+    except UsageError:
+        return None
 
 
 def open_registry_of(opening: Opening) -> OpenRegistry:
@@ -208,12 +288,11 @@ def open_registry_of(opening: Opening) -> OpenRegistry:
     registries = opening.registries or OpenRegistries()
     policies, file = opening.policies, opening.file
     lists = policy_checks.lists_for(policies, base=False)
-    permits = (lambda url: policy_checks.permits(lists, url)) if lists else None
+    permits = partial(policy_checks.permits, lists) if lists else None
     from_user = frozenset[str]() if file is None else file.from_user
-    vouches = None if file is None else policy_checks.vouches_for(policies, from_user)
-    place = row.source
-    if place.is_local or place.is_archive:
-        place = replace(place, location=str(place.local_path(row.directory).absolute()))
+    by_caller = file is None or opening.vouched
+    vouches = None if by_caller else policy_checks.vouches_for(policies, from_user)
+    place = registry_place(opening)
     how = (place, repr(sorted(opening.options.items())), opening.offline)
 
     def open_it() -> OpenRegistry:
@@ -232,6 +311,11 @@ def open_registry_of(opening: Opening) -> OpenRegistry:
         return registries.once(("contents", *how), open_them)
 
     def open_them() -> OpenedFolder:
+        if place.is_archive:
+            from .catalogue.archive_storage import ArchiveContents
+
+            file = place.local_path(row.directory)
+            return ArchiveContents(SourceRequest(place, row.directory, where=row.where), file)
         request = SourceRequest(
             replace(place, location=f"{place.location.rstrip('/')}/{BLOBS}"),
             row.directory,
@@ -325,8 +409,14 @@ def _seen(value: LockedValue) -> Seen:
 
 
 def _copy(place: Path, into: Path, on_bytes: OnBytes | None) -> None:
-    with guarded(into), place.open("rb") as content, into.open("xb") as file:
-        while chunk := content.read(_CHUNK):
-            file.write(chunk)
-            if on_bytes is not None:
-                on_bytes(len(chunk))
+    try:
+        with guarded(into):
+            into.parent.mkdir(parents=True, exist_ok=True)
+            with place.open("rb") as content, into.open("xb") as file:
+                while chunk := content.read(_CHUNK):
+                    file.write(chunk)
+                    if on_bytes is not None:
+                        on_bytes(len(chunk))
+    except BaseException:
+        into.unlink(missing_ok=True)
+        raise

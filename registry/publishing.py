@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ..manifests.findings import registry as codes
 from ..manifests.findings.errors import FitError, StoreError, UsageError
@@ -13,11 +14,15 @@ from ..manifests.findings.finding import Finding, Where
 from ..manifests.language.frozen import FrozenDict
 from ..manifests.language.source import Source, SourceSyntaxError
 from ..manifests.manifest import ManifestFile, read_manifest
-from .catalogue.entry import Entry
+from .catalogue.catalogue import Catalogue
+from .catalogue.entry import Entry, Provenance
 from .catalogue.journal import now
+from .catalogue.keys import load_public_key
 from .catalogue.make_entry import Said, describe_base, make_entry, published_files
 from .catalogue.publish import Published, check_publish, publish_entry
 from .catalogue.reference import Reference, parse_reference, version_of
+from .catalogue.said import said_of
+from .catalogue.signer import Signer, open_signer
 from .catalogue.values import Looked, changes_nothing, look
 from .checks.recorded_base import recorded_name
 from .files.disk import fault
@@ -49,10 +54,18 @@ def publish(
     registry: str | None = None,
     base: str | None = None,
     manifest: ManifestSource | None = None,
-    said: Said = Said(),  # noqa: B008 - frozen
+    licence: str | None = None,
+    owner: str | None = None,
+    description: str | None = None,
+    tags: Iterable[str] = (),
+    metrics: Mapping[str, float] | None = None,
+    provenance: Provenance | Mapping[str, Any] | None = None,
     policy: str | os.PathLike[str] | None = None,
     new_name: bool = False,
     dry_run: bool = False,
+    sign: str | os.PathLike[str] | Signer | None = None,
+    passphrase: str | bytes | None = None,
+    public_key: str | os.PathLike[str] | None = None,
     offline: bool = False,
     store: Store | None = None,
     progress: Progress | None = None,
@@ -69,10 +82,20 @@ def publish(
         base: The base's source; by default that of ``manifest``, else what the adapter's config
             records.
         manifest: A manifest with the base, and with ``registries``.
-        said: Licence, description, metrics and so on.
+        licence: Of the adapter, an SPDX id where there is one: ``Apache-2.0``.
+        owner: Who answers questions.
+        description: For people.
+        tags: Words for search.
+        metrics: Finite numbers by name; promotions can require them.
+        provenance: Where it comes from: ``data``, ``code`` (a commit), ``date``, ``parents``.
         policy: A policy file that must allow the sources too.
         new_name: Whether a new name may be nearly that of another adapter.
         dry_run: Checks everything, and writes nothing.
+        sign: A private key that signs the entry before it is published: the path of a PEM file,
+            or ``awskms:...``, ``gcpkms:...`` and so on.
+        passphrase: Of the key's file.
+        public_key: The public key that belongs to it, in PEM or as a path; needed for a key in a
+            service.
         offline: Use no network.
         store: Where fetched files are kept; the user's cache by default.
         progress: Gets what is read.
@@ -81,23 +104,62 @@ def publish(
         What is published now; ``None`` with ``dry_run`` where nothing is yet.
 
     Raises:
-        UsageError: The reference is invalid, or the new name is nearly another one.
+        UsageError: The reference, the key or something that is said is invalid, or the new name is
+            nearly another one.
         FitError: The adapter does not fit its base, that could not be checked, or its weights
             are not finite or change nothing.
         IntegrityError: The version is published with other content.
         SourceError, PolicyError, StoreError: Something cannot be read or written.
     """
+    said = said_of(
+        licence=licence,
+        owner=owner,
+        description=description,
+        tags=tags,
+        metrics=metrics,
+        provenance=provenance,
+    )
+    signer = signer_for(sign, passphrase, public_key)
     wanted = parse_reference(reference)
     version_of(wanted)
     given = None if manifest is None else open_manifest(manifest)
     catalogue = open_registry(wanted, registry, given)
-    file = _manifest_for(Path(folder), base, given)
+    file = manifest_for(Path(folder), base, given)
     session = session_for(file, policy=policy, offline=offline, store=store, progress=progress)
     candidate = check_candidate(file, wanted, said, session)
+    return publish_candidate(
+        catalogue, candidate, new_name=new_name, dry_run=dry_run, signer=signer
+    )
+
+
+def signer_for(
+    key: str | os.PathLike[str] | Signer | None,
+    passphrase: str | bytes | None = None,
+    public_key: str | os.PathLike[str] | None = None,
+) -> Signer | None:
+    """What signs with this key, if there is one. Raises :class:`UsageError`."""
+    if key is None or isinstance(key, Signer):
+        return key
+    public = None if public_key is None else load_public_key(os.fspath(public_key), Path.cwd())
+    secret = passphrase.encode() if isinstance(passphrase, str) else passphrase
+    return open_signer(os.fspath(key), secret, public)
+
+
+def publish_candidate(
+    catalogue: Catalogue,
+    candidate: Candidate,
+    *,
+    new_name: bool = False,
+    dry_run: bool = False,
+    signer: Signer | None = None,
+) -> Published | None:
+    """Publish what was checked; with ``dry_run``, ``None`` where it is not published yet."""
     if dry_run:
         there = check_publish(catalogue, candidate.entry, new_name=new_name)
         return None if there is None else Published(there, new=False)
-    return publish_entry(catalogue, candidate.entry, candidate.contents, new_name=new_name)
+    return publish_entry(
+        catalogue, candidate.entry, candidate.contents, new_name=new_name, signer=signer
+    )
 
 
 def check_candidate(
@@ -174,7 +236,7 @@ ADAPTER = "adapter"
 """The name of the adapter in the manifest that publishing makes."""
 
 
-def _manifest_for(folder: Path, base: str | None, given: ManifestFile | None) -> ManifestFile:
+def manifest_for(folder: Path, base: str | None, given: ManifestFile | None) -> ManifestFile:
     """A manifest with the base and this adapter alone."""
     path = str(folder.absolute())
     if given is None:

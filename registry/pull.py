@@ -12,9 +12,17 @@ from ..manifests.findings.finding import Finding, Severity, Where
 from ..manifests.lockfile import Lock, lock_path, read_lock, write_lock
 from ..manifests.manifest import ManifestFile
 from . import policy as policy_checks
-from .access import Access, check_place, marks_of, open_adapter_folder, open_base_folder
+from .access import (
+    Access,
+    check_model_signature,
+    check_place,
+    marks_of,
+    open_adapter_folder,
+    open_base_folder,
+)
 from .files.digests import folder_digest
 from .files.facts import FileFact
+from .files.pool import each
 from .files.progress import Progress
 from .lock import check_declared_digests, make_lock
 from .locks.inputs import LockEntry, new_adapter_digest
@@ -22,9 +30,11 @@ from .locks.project import ManifestSource, lock_of, open_manifest
 from .locks.state import facts_of, kept, lock_name, overridden, require_lock
 from .read_facts import gather_adapter
 from .resolution import Opened, Resolution
+from .resolve import OPENERS
 from .session import Session, session_for
 from .sources.fetch import Fetched, Request, fetch_all
 from .store.store import Store
+from .unbundling import fill_store
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,7 @@ def pull(
     frozen: bool = False,
     offline: bool = False,
     with_base: bool = True,
+    archive: str | os.PathLike[str] | None = None,
     store: Store | None = None,
     progress: Progress | None = None,
 ) -> Pulled:
@@ -74,6 +85,7 @@ def pull(
             refused.
         offline: Use no network.
         with_base: Whether to fetch the base too.
+        archive: A bundle that files come from in place of their sources; no network is used.
         store: Where fetched files are kept; the user's cache by default.
         progress: Gets what is fetched.
 
@@ -98,6 +110,8 @@ def pull(
         store=store,
         progress=progress,
     )
+    if archive is not None:
+        return pull_from(file, archive, session, with_base=with_base)
     return pull_file(file, session, with_base=with_base)
 
 
@@ -114,6 +128,24 @@ def pull_file(file: ManifestFile, session: Session, *, with_base: bool = True) -
     return pull_pinned(file, lock, session, locked, resolution, with_base=with_base)
 
 
+def pull_from(
+    file: ManifestFile,
+    archive: str | os.PathLike[str],
+    session: Session,
+    *,
+    with_base: bool = True,
+) -> Pulled:
+    """Fill the store from a bundle, and verify everything as :func:`pull` does, without the
+    network. What the bundle lacks must be on this machine already."""
+    lock = lock_of(file)
+    require_lock(file, lock, frozen=session.frozen or lock is None)
+    require_policy(file, lock, session.access)
+    assert lock is not None
+    fill_store(archive, lock, session.store, with_base=with_base, progress=session.progress)
+    offline = replace(session.access, offline=True)
+    return pull_file(file, replace(session, access=offline), with_base=with_base)
+
+
 def pull_pinned(
     file: ManifestFile,
     lock: Lock,
@@ -128,7 +160,7 @@ def pull_pinned(
     ``locked`` is the lock that was beside it (it is completed where it is ``lock``), and
     ``resolution`` what ``lock`` was made from, if it was made now. Raises as :func:`pull` does.
     """
-    access = replace(session.access, store=session.store).begun()
+    access = replace(session.access, store=session.store).started()
     opened = dict(resolution.adapters) if resolution else {}
     requests = _requests(file, lock, access, opened, resolution, with_base)
     too_large = [
@@ -145,6 +177,19 @@ def pull_pinned(
     fetched = dict(zip(requests, results, strict=True))
     base = fetched.pop(None, {})
     adapters = {name: files for name, files in fetched.items() if name is not None}
+    unsigned = [
+        finding
+        for name, files in adapters.items()
+        for finding in check_model_signature(
+            file,
+            name,
+            access.under(lock, kept(file, lock)),
+            [one.fact for one in files.values()],
+            opened[name].folder,
+        )
+    ]
+    if unsigned:
+        raise PolicyError(*unsigned)
     digests = {n: folder_digest(f.fact for f in files.values()) for n, files in adapters.items()}
     wrong = check_declared_digests(file, digests)
     if wrong:
@@ -169,16 +214,21 @@ def _requests(
     them, and added to ``opened``."""
     access = access.under(lock, kept(file, lock))
     requests: dict[LockEntry, Request] = {}
-    failed: list[AdapterdockError] = []
-    for name, adapter in file.manifest.adapters.items():
-        if adapter.source is None:
-            continue
+    sources = {name: adapter.source for name, adapter in file.manifest.adapters.items()}
+    names = [name for name, source in sources.items() if source is not None]
+
+    def open_it(name: str) -> Opened | AdapterdockError:
         try:
-            if name not in opened:
-                opened[name] = _open_adapter(file, name, access)
-            requests[name] = _adapter_request(file, name, lock, opened[name])
+            return opened.get(name) or _open_adapter(file, name, access)
         except AdapterdockError as error:
-            failed.append(error)
+            return error
+
+    found = each(open_it, names, _workers(file, names))
+    failed = [one for one in found if isinstance(one, AdapterdockError)]
+    for name, one in zip(names, found, strict=True):
+        if isinstance(one, Opened):
+            opened[name] = one
+            requests[name] = _adapter_request(file, name, lock, one)
     if with_base and access.layout is None and lock.base is not None:
         try:
             folder = resolution.base_folder if resolution else open_base_folder(file, access)
@@ -231,9 +281,19 @@ def require_policy(file: ManifestFile, lock: Lock | None, access: Access) -> Non
 def _marked(file: ManifestFile, access: Access, opened: Mapping[str, Opened]) -> Iterable[Finding]:
     """Warnings where a locked version is yanked or deprecated. A registry from which nothing was
     needed is not asked."""
-    for name, one in opened.items():
-        if one.folder is not None and one.folder.bytes_read:
-            yield from marks_of(file, name, access, one.folder.revision)
+
+    def marks(name: str) -> list[Finding]:
+        folder = opened[name].folder
+        return [] if folder is None else marks_of(file, name, access, folder)
+
+    used = [name for name, one in opened.items() if one.folder and one.folder.bytes_read]
+    return [finding for found in each(marks, used, _workers(file, used)) for finding in found]
+
+
+def _workers(file: ManifestFile, names: Iterable[str]) -> int:
+    """Threads help only where there are requests to wait for."""
+    sources = (file.manifest.adapters[name].source for name in names)
+    return OPENERS if any(source is not None and source.is_registry for source in sources) else 1
 
 
 def _notes(

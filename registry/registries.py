@@ -56,6 +56,21 @@ def named(name: str, file: ManifestFile | None = None) -> Configured:
     return _known(name, configured(file))
 
 
+def open_only(file: ManifestFile | None = None) -> Catalogue:
+    """The only registry that is configured. Raises :class:`UsageError` unless it is one."""
+    known = configured(file)
+    if len(known) == 1:
+        return open_configured(next(iter(known.values())))
+    raise UsageError(
+        codes.BAD_REFERENCE.finding(
+            f"{len(known)} registries are configured",
+            found=", ".join(known) or "none",
+            expected="one",
+            hint="Pass --registry URL or its name.",
+        )
+    )
+
+
 def local_name(text: str) -> str | None:
     """``text``, if it is a local name of a registry and no URL."""
     return text if wrong_name(text) is None and "/" not in text else None
@@ -68,7 +83,7 @@ def open_configured(row: Configured, *, offline: bool = False) -> Catalogue:
 
 
 def reach(rows: Iterable[Configured], *, offline: bool = False) -> list[Reached]:
-    """Open each of these registries; what is wrong with one stops no other."""
+    """Open each of these registries; one that cannot be opened is not an error."""
 
     def one(row: Configured) -> Reached:
         try:

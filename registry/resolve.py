@@ -17,7 +17,15 @@ from ..manifests.language.rules import check_active, flatten
 from ..manifests.language.schema import Adapter
 from ..manifests.manifest import ManifestFile
 from . import policy as policy_checks
-from .access import Access, AskPeft, check_place, marks_of, open_adapter_folder, open_base_folder
+from .access import (
+    Access,
+    AskPeft,
+    check_model_signature,
+    check_place,
+    marks_of,
+    open_adapter_folder,
+    open_base_folder,
+)
 from .base.architectures import layout_of
 from .checks.candidate import Ask
 from .checks.check_adapter import check_adapter
@@ -66,7 +74,7 @@ def resolve(
 
     Nothing that a manifest or a file says raises: all of it is in ``findings``.
     """
-    access = access.begun()
+    access = access.started()
     manifest = file.manifest
     findings: list[Finding] = []
     base_folder, base, tokenizer_files = _open_base(file, access, findings)
@@ -222,11 +230,12 @@ def _read_adapter(name: str, file: ManifestFile, access: Access) -> Opened:
     folder = _attempt(lambda: open_adapter_folder(file, name, access), findings, where)
     if folder is None:
         return Opened(findings=tuple(findings))
-    findings.extend(marks_of(file, name, access, folder.revision))
+    findings.extend(marks_of(file, name, access, folder))
     facts = _attempt(lambda: gather_adapter(name, folder, where), findings, where)
     if facts is None:
         return Opened(folder, findings=tuple(findings))
     findings.extend(policy_checks.check_size(facts.files, access.policies, name, where))
+    findings.extend(check_model_signature(file, name, access, facts.files, folder, complete=False))
     return Opened(folder, facts, findings=tuple(findings))
 
 

@@ -70,7 +70,7 @@ def validate(
         if frozen:
             require_lock(file, lock, frozen=True)
         accepted = {*(lock.accepted if lock else ()), *_accepted(accept)}
-        access = Access(offline=offline, policies=policies, ask=ask, ask_peft=ask_peft).begun()
+        access = Access(offline=offline, policies=policies, ask=ask, ask_peft=ask_peft).started()
         return _report(resolve_under(file, lock, access), lock, accepted)
     except AdapterdockError as error:
         return Report(subject=_subject(manifest), findings=error.findings)
@@ -105,7 +105,7 @@ def check_lock(
     """
     try:
         file = open_manifest(manifest)
-        access = Access(offline=offline, policies=policies_in_force(file, policy)).begun()
+        access = Access(offline=offline, policies=policies_in_force(file, policy)).started()
         lock = lock_of(file)
         if lock is None:
             missing = codes.LOCK_MISSING.finding("The lock is missing", Where(file=lock_name(file)))

@@ -240,7 +240,7 @@ def test_a_command_is_one_new_file_and_its_name_in_the_list(house: House) -> Non
             say("hello from the toy")
         ''',
     )
-    house.put_in("cli/main.py", ", toy", "run, show, validate")
+    house.put_in("cli/main.py", "\n    toy,", "\n    show,")
     house.put_in("cli/main.py", '\n    ("toy", toy.toy),', '    ("merge", merge.merge),')
     said = house.run(
         "import sys; sys.argv[1:] = ['toy']; from adapterdock.cli.main import main; main()"

@@ -48,10 +48,11 @@ def test_a_page_with_another_output_is_reported_and_corrected(tmp_path: Path) ->
 
     stale = run("--check")
     assert stale.returncode == 1
-    assert "-[]\n+['adapters.lock', 'adapters.yaml', 'base', 'billing'," in stale.stdout
+    listed = "['adapters.lock', 'adapters.lock.samples', 'adapters.yaml', 'base', 'billing',"
+    assert f"-[]\n+{listed}" in stale.stdout
     assert "[]" in page.read_text()
     assert run().returncode == 0
-    assert "['adapters.lock', 'adapters.yaml', 'base'" in page.read_text()
+    assert "['adapters.lock', 'adapters.lock.samples', 'adapters.yaml', 'base'" in page.read_text()
 
 
 def test_blocks_share_names_and_each_has_its_own_output(pages: ModuleType) -> None:

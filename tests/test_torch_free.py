@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from support.project import Project, files_of, put_folder
+from support.published import registry
 
 HEAVY = ("torch", "transformers", "peft", "accelerate", "numpy")
 REMOTE = ("huggingface_hub", "fsspec", "s3fs", "aiohttp", "botocore", "httpx", "requests")
@@ -65,6 +66,23 @@ def test_commands_on_local_folders_import_neither_torch_nor_a_network_client(
     )
     loaded = python(code, ready.manifest)
     assert "pydantic" in loaded
+    assert not set(loaded) & {*HEAVY, *REMOTE}
+
+
+def test_publishing_a_local_folder_does_not_either(ready: Project) -> None:
+    registry(ready.folder / "registry")
+    code = """
+        import json, sys, adapterdock
+        options = dict(manifest=sys.argv[1], registry=sys.argv[3], metrics={"accuracy": 0.9})
+        done = adapterdock.publish(sys.argv[2], "team/refunds@1.0.0", **options)
+        assert done.new
+    """
+    loaded = python(
+        textwrap.dedent(code) + textwrap.dedent(LOADED),
+        ready.manifest,
+        ready.folder / "tone",
+        ready.folder / "registry",
+    )
     assert not set(loaded) & {*HEAVY, *REMOTE}
 
 

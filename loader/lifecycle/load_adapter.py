@@ -27,16 +27,18 @@ from ...registry.open_registries import OpenRegistries
 from ...registry.opening import Opening, opener_of
 from ...registry.policy import (
     check_digest,
+    check_registry_road,
     check_road,
     check_size,
     check_source,
     lists_for,
     permits,
 )
-from ...registry.published import warnings_of
+from ...registry.published import name_in_registry, place_if_known, warnings_of
 from ...registry.read_facts import gather_adapter, gather_tokenizer
 from ...registry.resolution import Opened
 from ...registry.session import accepted_codes
+from ...registry.signed_folders import check_signed
 from ...registry.sources.fetch import Fetched, fetch
 from ...registry.sources.folder import Folder
 from ...registry.sources.in_memory import InMemoryFolder
@@ -79,25 +81,38 @@ def load_adapter(
     parsed = source_of(source, name, where)
     in_memory = in_memory_files(peft_config, adapter_state_dict, source, where)
     road = Road.of(file, parsed, storage_options or {}, None, where)
+    opening = Opening(
+        parsed,
+        file,
+        storage_options or {},
+        policies=access.policies,
+        offline=access.offline or offline,
+        registries=OpenRegistries(),
+        store=store,
+        registry=registry,
+        directory=Path.cwd(),
+        vouched=True,
+        where=where,
+    )
+    place = place_if_known(opening)
     forbidden = [
-        *check_source(parsed, access.policies, Path.cwd(), where),
-        *check_road(road, access.policies, Path.cwd(), where, base=False),
+        *check_source(parsed, access.policies, Path.cwd(), where, place),
+        *(
+            check_road(road, access.policies, Path.cwd(), where, base=False)
+            if place is None
+            else check_registry_road(
+                Road(place, storage_options or {}, None, road.from_user),
+                name_in_registry(parsed),
+                access.policies,
+                where,
+            )
+        ),
         *check_digest(sha256, access.policies, name, where),
     ]
     if forbidden:
         raise PolicyError(*forbidden)
     if offline:
         access = replace(access, offline=True)
-    opening = Opening(
-        parsed,
-        file,
-        storage_options or {},
-        policies=access.policies,
-        offline=access.offline,
-        registries=OpenRegistries(),
-        registry=registry,
-        where=where,
-    )
     opener, marked = opener_of(parsed), list[Finding]()
     if in_memory is not None:
         folder: Folder = InMemoryFolder(parsed, in_memory, where)
@@ -120,9 +135,8 @@ def load_adapter(
     opened, notes = Opened(), list[Finding]()
     tokenizer = partial(gather_tokenizer, folder, where)
     # with a budget, digests are needed to read the files again
-    files = (
-        _local_files(folder) if sha256 is None and host.adapters.residency.budget is None else None
-    )
+    hashed = sha256 is not None or any(one.require_model_signature for one in access.policies)
+    files = None if hashed or host.adapters.residency.budget is not None else _local_files(folder)
     if files is None:
         facts = gather_adapter(name, folder, where)
         ask = Ask(zeros_in_files(facts, folder.read), tokenizer)
@@ -135,7 +149,10 @@ def load_adapter(
         raise PolicyError(*too_large)
     if files is None:
         files = fetch(folder, wanted, store, where=where)
-    digest = None if sha256 is None else folder_digest(f.fact for f in files.values())
+    used = [one.fact for one in files.values()]
+    if unsigned := check_signed(access.policies, used, lambda: folder, store.root, where):
+        raise PolicyError(*unsigned)
+    digest = None if sha256 is None else folder_digest(used)
     if digest != sha256:
         raise IntegrityError(
             lock_codes.DIGEST_MISMATCH.finding(

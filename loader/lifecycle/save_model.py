@@ -109,7 +109,7 @@ def manifest_of(
 ) -> tuple[dict[str, Any], list[Finding]]:
     """The manifest of a model with its ``adapters`` in folders beside it (``inside``: in its own
     folder), and warnings about what it cannot express."""
-    base, findings = _base(host, list(adapters.values()))
+    base, findings = base_of(host, list(adapters.values()))
     file = host.file.manifest if host.file else None
     entries: dict[str, Any] = {}
     for name, adapter in adapters.items():
@@ -179,7 +179,7 @@ def _active(
     return name
 
 
-def _base(host: AdapterHost, adapters: list[Adapter]) -> tuple[dict[str, Any], list[Finding]]:
+def base_of(host: AdapterHost, adapters: list[Adapter]) -> tuple[dict[str, Any], list[Finding]]:
     """The base as its manifest declares it, else as transformers loaded it."""
     found: dict[str, Any] = {}
     findings: list[Finding] = []

@@ -1,10 +1,18 @@
-"""Codes AD844, AD845 and AD86x to AD89x: the registry of published adapters."""
+"""Codes AD835 to AD859 that are of registries, and AD86x to AD89x: published adapters."""
 
 from __future__ import annotations
 
 from .code import Code
 from .finding import Severity
 
+SAID_INVALID = Code("AD835", "said-invalid")
+SBOM_UNAVAILABLE = Code("AD836", "sbom-unavailable")
+LICENCES_TOGETHER = Code("AD837", "licences-together", Severity.WARNING)
+LICENCE_UNKNOWN = Code("AD838", "licence-unknown", Severity.WARNING)
+CONTENT_BEING_REMOVED = Code("AD846", "content-being-removed")
+REGISTRY_DAMAGED = Code("AD847", "registry-damaged")
+MIRROR_DIFFERS = Code("AD848", "mirror-differs")
+JOURNAL_INCOMPLETE = Code("AD849", "journal-incomplete", Severity.WARNING)
 NOT_A_REGISTRY = Code("AD860", "not-a-registry")
 NOT_PUBLISHED = Code("AD861", "not-published")
 ENTRY_INVALID = Code("AD862", "entry-invalid")
@@ -33,8 +41,14 @@ OCI_ARTIFACT_INVALID = Code("AD889", "oci-artifact-invalid")
 OCI_REFERENCE_INVALID = Code("AD890", "oci-reference-invalid")
 DOCKER_LOGIN_UNUSABLE = Code("AD891", "docker-login-unusable")
 OCI_PUSH_REFUSED = Code("AD892", "oci-push-refused")
+SETUP_NOT_MOVABLE = Code("AD897", "setup-not-movable")
+SETUP_INVALID = Code("AD898", "setup-invalid")
+TARGET_OCCUPIED = Code("AD899", "target-occupied")
 CONTENT_MISSING = Code("AD893", "registry-content-missing")
 ANOTHER_REGISTRY = Code("AD895", "another-registry")
 MARKS_UNKNOWN = Code("AD894", "marks-unknown", Severity.WARNING)
 USER_CONFIG = Code("AD844", "user-config-invalid")
 SNAPSHOT_UNUSABLE = Code("AD845", "snapshot-unusable", Severity.WARNING)
+RULES_INVALID = Code("AD857", "rules-invalid")
+RULES_BROKEN = Code("AD858", "rules-broken")
+PROMOTION_UNSIGNED = Code("AD859", "promotion-unsigned")

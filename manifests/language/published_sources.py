@@ -47,7 +47,7 @@ def registry_parts(rest: str) -> Parts:
 
 
 def check_selector(text: str) -> None:
-    """Raise :class:`SourceSyntaxError` for what is no version, range, alias or digest."""
+    """Raise :class:`SourceSyntaxError` for anything but a version, range, alias or digest."""
     from .selector import parse_selector
 
     if parse_selector(text) is None:
@@ -96,6 +96,6 @@ def archive_parts(rest: str) -> Parts:
 
 
 def check_digest(text: str) -> None:
-    """Raise :class:`SourceSyntaxError` for what is no ``sha256:HEX``."""
+    """Raise :class:`SourceSyntaxError` for anything but ``sha256:HEX``."""
     if not _DIGEST.match(text):
         raise SourceSyntaxError(f"invalid digest {text[:80]!r} after '@': write sha256:HEX")

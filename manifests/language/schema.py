@@ -199,6 +199,48 @@ class Rules(Model):
     max_total_rank: int | None = Field(default=None, gt=0, description="largest sum of their ranks")
 
 
+SignedKind = Literal["entries", "aliases", "marks"]
+"""What in a registry can be signed: versions, values of aliases, and marks such as yanked."""
+REGISTRY_ID_PATTERN = r"^[0-9A-Za-z]{16,64}$"
+
+
+class RequiredSignatures(Model):
+    """By whom something in a registry must be signed."""
+
+    of: tuple[SignedKind, ...] = Field(
+        default=("entries",), min_length=1, description="entries, aliases, marks: what is signed"
+    )
+    keys: tuple[str, ...] = Field(
+        min_length=1, description="public keys: paths of PEM files, or PEM itself"
+    )
+    threshold: int = Field(default=1, ge=1, description="how many of them must have signed")
+
+
+class RequiredModelSignature(Model):
+    """By whom the folder of an adapter must be signed: OpenSSF's ``model.sig`` in it."""
+
+    keys: tuple[str, ...] = Field(
+        min_length=1, description="public keys: paths of PEM files, or PEM itself"
+    )
+    threshold: int = Field(default=1, ge=1, description="how many of them must have signed")
+
+
+class AllowedRegistry(Model):
+    """A registry that may be used, and by whom its contents must be signed."""
+
+    url: Source = Field(description="where it is")
+    id: Annotated[str, StringConstraints(pattern=REGISTRY_ID_PATTERN)] | None = Field(
+        default=None, description="the id in its registry.json; prevents mix-ups"
+    )
+    of: tuple[SignedKind, ...] = Field(
+        default=("entries",), min_length=1, description="what is signed by `keys`"
+    )
+    keys: tuple[str, ...] = Field(
+        default=(), description="public keys: paths of PEM files, or PEM itself"
+    )
+    threshold: int = Field(default=1, ge=1, description="how many of them must have signed")
+
+
 class Policy(Model):
     """What a platform allows. With several policies, each of them must allow it."""
 
@@ -212,6 +254,15 @@ class Policy(Model):
         default=None,
         description="globs over scheme://host: hosts of a manifest that the user's credentials may "
         "be sent to; only in a policy from outside",
+    )
+    registries: tuple[AllowedRegistry, ...] | None = Field(
+        default=None, description="registries that may be used; none if the list is empty"
+    )
+    require_signature: RequiredSignatures | None = Field(
+        default=None, description="what must be signed in every registry, and by whom"
+    )
+    require_model_signature: RequiredModelSignature | None = Field(
+        default=None, description="every adapter has a model.sig by these keys, wherever it is from"
     )
     require_digest: bool = Field(
         default=False, description="every adapter has a sha256, here or in the lock"

@@ -22,6 +22,7 @@ from .likeness import TELLING_KEYS, reads_like_ours
 from .nodes import Entry, Map, Node, Path, Scalar, describe
 
 EXTENDS = "extends"
+_ARCHIVE = "oci-archive:"
 _NAMED: tuple[tuple[str, ...], ...] = (
     ("adapters",),
     ("compositions",),
@@ -220,13 +221,20 @@ def _rebase(
 
 def _is_relative(scalar: Scalar) -> bool:
     text = scalar.text
-    return isinstance(scalar.value, str) and (text in (".", "..") or text.startswith(("./", "../")))
+    if not isinstance(scalar.value, str):
+        return False
+    if text.startswith(_ARCHIVE):
+        return not text.removeprefix(_ARCHIVE).startswith(("/", "~"))
+    return text in (".", "..") or text.startswith(("./", "../"))
 
 
 def _moved(scalar: Scalar, step: str) -> Scalar:
-    text = posixpath.normpath(posixpath.join(FilePath(step).as_posix(), scalar.text))
+    archive = _ARCHIVE if scalar.text.startswith(_ARCHIVE) else ""
+    place = scalar.text.removeprefix(archive)
+    text = posixpath.normpath(posixpath.join(FilePath(step).as_posix(), place))
     if not text.startswith(("/", "../")) and text != "..":
         text = f"./{text}"
+    text = archive + text
     if scalar.text.endswith("/"):
         text += "/"
     written = scalar.text if scalar.written is None else scalar.written

@@ -31,4 +31,6 @@ def _from_here(text: str) -> str:
         source = Source.parse(text)
     except SourceSyntaxError:
         return text  # validation reports it
+    if source.is_archive:
+        return str(replace(source, location=str(source.local_path(Path.cwd()))))
     return str(source.local_path(Path.cwd())) if source.is_local else text

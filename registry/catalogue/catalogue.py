@@ -82,11 +82,13 @@ class Seen:
 
 @dataclass(frozen=True)
 class Resolved:
-    """An entry, its bytes, and the value of the alias that led to it."""
+    """An entry, its bytes, and the value of the alias that led to it. ``keys`` are the ids of the
+    trusted keys that signed it, where a policy demands signatures."""
 
     entry: Entry
     raw: bytes = field(repr=False)
     alias: Seen | None = None
+    keys: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -203,11 +205,17 @@ class Catalogue:
 
     def mark(self, listing: Listing, version: str) -> Mark | None:
         """The last mark of a version."""
+        value = self.mark_value(listing, version)
+        return None if value is None else read_mark(marks_folder(listing.name, version), value)
+
+    def mark_value(self, listing: Listing, version: str) -> Value | None:
+        """The file of the last mark of a version."""
         numbers = listing.mark_numbers(version)
-        if not numbers:
-            return None
-        folder = marks_folder(listing.name, version)
-        return read_mark(folder, self._value(folder, numbers[-1]))
+        return self._value(marks_folder(listing.name, version), numbers[-1]) if numbers else None
+
+    def alias_value(self, name: str, alias: str, number: int) -> Value:
+        """One value of an alias."""
+        return self._value(alias_folder(name, alias), number)
 
     def alias_values(self, listing: Listing, alias: str) -> list[Value]:
         """All values of an alias, oldest first, which chain."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, NoReturn
 
@@ -125,12 +126,20 @@ def read_entry(raw: bytes, name: str, version: str) -> Entry:
 
 
 def parse_object(raw: bytes, limit: int = LIMIT) -> dict[str, Any]:
-    """A JSON object, strictly: UTF-8, no repeated key, no NaN, at most :data:`DEPTH` deep and
-    ``limit`` bytes long. Raises :class:`InvalidEntryError`."""
+    """A JSON object, strictly: UTF-8, no half of a surrogate pair, no repeated key, no number that
+    is not finite, at most :data:`DEPTH` deep and ``limit`` bytes long. Raises
+    :class:`InvalidEntryError`."""
     if len(raw) > limit:
         raise InvalidEntryError(f"it has more than {limit} bytes")
     try:
-        data = json.loads(raw.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+        data = json.loads(
+            raw.decode(),
+            object_pairs_hook=_unique,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+        )
+        if b"\\u" in raw:  # an escaped lone surrogate is not text (a UnicodeError, a ValueError)
+            json.dumps(data, ensure_ascii=False).encode()
     except RecursionError:
         raise InvalidEntryError(f"it is nested more than {DEPTH} deep") from None
     except ValueError as error:
@@ -161,6 +170,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a key is repeated")
     return found
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text[:20]} is too large a number")
+    return number
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -189,7 +189,7 @@ def signers_of(envelope: Envelope, file: SignedFile, keys: Iterable[PublicKey]) 
     known = {key.id: key for key in keys}
     # one of each key, so that a flood of signatures costs no more than a few
     ours = {one.key_id: one for one in reversed(envelope.signatures) if one.key_id in known}
-    found = frozenset(id for id, one in ours.items() if _is_good(envelope, one, known[id]))
+    found = frozenset(id for id, one in ours.items() if is_good(envelope, one, known[id]))
     if ours and not found:
         names = ", ".join(known[id].name for id in sorted(ours))
         raise InvalidEnvelopeError(f"its signature by {names[:200]} is wrong")
@@ -198,7 +198,8 @@ def signers_of(envelope: Envelope, file: SignedFile, keys: Iterable[PublicKey]) 
     return found
 
 
-def _is_good(envelope: Envelope, signature: Signature, key: PublicKey) -> bool:
+def is_good(envelope: Envelope, signature: Signature, key: PublicKey) -> bool:
+    """Whether ``key`` made this signature of the envelope's payload and its type."""
     require_libraries()
     from securesystemslib.dsse import Envelope as LibraryEnvelope
     from securesystemslib.signer import Signature as LibrarySignature  # pyright: ignore[reportPrivateImportUsage]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ...manifests.findings import registry as codes
 from ...manifests.findings import sources as source_codes
+from ...manifests.findings.errors import SourceError
 from ..sources.encodings import encoding_of
 from ..sources.failures import scrub, source_error
 from ..sources.http import HttpFolder
@@ -17,6 +18,8 @@ from ..sources.pace import Limits
 from ..sources.request import SourceRequest
 
 _MISSING = frozenset({404, 410})
+_LARGEST = 1 << 40
+"""Bytes of a file."""
 _PAGES = frozenset({"text/html", "application/xhtml+xml"})
 
 
@@ -86,8 +89,17 @@ class HttpStorage:
             raise FileNotFoundError(errno.ENOENT, "No such file", f"{self._url}/{path}")
         return found
 
+    def chunks(self, path: str) -> Iterator[bytes]:
+        yield self.read(path, _LARGEST)
+
     def find(self, folder: str) -> Mapping[str, int]:
-        raise source_error(
+        raise self._lists_nothing(folder)
+
+    def times(self, folder: str) -> Mapping[str, float]:
+        raise self._lists_nothing(folder)
+
+    def _lists_nothing(self, folder: str) -> SourceError:
+        return source_error(
             codes.STORAGE_LISTS_NOTHING, f"Cannot list {self._url}/{folder}", self._where
         )
 

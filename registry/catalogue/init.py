@@ -36,7 +36,7 @@ def init_registry(storage: Storage, title: str | None = None, *, local: bool = F
     catalogue = Catalogue(storage, secrets.token_hex(16), title)
     data = {"format": FORMAT, "id": catalogue.id, **({} if title is None else {"title": title})}
     if local:  # first: a registry that exists has it
-        _keep_bytes(storage)
+        keep_bytes(storage)
     if not write_once(storage, IDENTITY, canonical(data)):
         raise StoreError(
             codes.EXISTS_ALREADY.finding(
@@ -46,7 +46,9 @@ def init_registry(storage: Storage, title: str | None = None, *, local: bool = F
     return catalogue
 
 
-def _keep_bytes(storage: Storage) -> None:
+def keep_bytes(storage: Storage) -> None:
+    """Create the ``.gitattributes`` of a registry on a disk: git changes no bytes. Raises
+    :class:`StoreError` where there is one that lets git change line ends."""
     if write_once(storage, ATTRIBUTES, _AS_IT_IS):
         return
     there = storage.read(ATTRIBUTES, 1 << 16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from ..files.digests import PREFIX
@@ -18,6 +19,9 @@ SNAPSHOTS = "snapshots"
 ADAPTERS = "adapters"
 BLOBS = "blobs/sha256"
 GC = "gc"
+HOLDS = "holds"
+"""Contents that somebody is about to publish, so that no gc removes them."""
+_SIGNATURE = re.compile(r"((aliases|marks)/[0-9a-z.-]+/[0-9]{8}|[0-9a-z.-]+)/[0-9a-f]{64}\.json")
 
 
 def blob_file(digest: str) -> str:
@@ -62,8 +66,40 @@ def rules_signatures_folder(number: int) -> str:
     return f"{RULES}/signatures/{number:08d}"
 
 
+def is_signature(name: str, path: str) -> bool:
+    """Whether this may be the path of a signature of something with this name."""
+    start = f"{adapter_folder(name)}/signatures/"
+    if not path.startswith(start) or ".." in path:
+        return False
+    return _SIGNATURE.fullmatch(path.removeprefix(start)) is not None
+
+
 def versions_in(name: str, paths: Iterable[str]) -> list[str]:
     """The versions (as text) whose entries are among ``paths``."""
     start = f"{versions_folder(name)}/"
     files = [path.removeprefix(start) for path in paths if path.startswith(start)]
     return [file.removesuffix(".json") for file in files if file.endswith(".json")]
+
+
+def gc_file(number: int) -> str:
+    """Of a run of gc: the contents that it may remove."""
+    return f"{GC}/{number:08d}.json"
+
+
+def gc_mark(number: int, digest: str) -> str:
+    """Says ``keep`` or ``delete``: whoever creates it decides."""
+    return f"{GC}/{number:08d}/{digest.removeprefix(PREFIX)}"
+
+
+def gc_removed(number: int, digest: str) -> str:
+    """Exists once a content was removed, and is not going to be removed again by this run."""
+    return f"{gc_mark(number, digest)}.removed"
+
+
+def gc_closed(number: int) -> str:
+    """Exists once a run of gc removes nothing any more."""
+    return f"{GC}/{number:08d}/closed"
+
+
+def hold_file(name: str) -> str:
+    return f"{HOLDS}/{name}.json"

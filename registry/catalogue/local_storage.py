@@ -5,14 +5,17 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import shutil
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ..files.digests import CHUNK
 from ..files.disk import guarded, remove, sync_file, sync_folder
 
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.tmp\Z")
 _HERE = -100  # AT_FDCWD of linux/fcntl.h
 _NO_REPLACE = 1  # RENAME_NOREPLACE of linux/fs.h
 
@@ -41,10 +44,19 @@ class LocalStorage:
         with _passing(FileNotFoundError, place), place.open("rb") as file:
             return file.read(limit)
 
-    def find(self, folder: str) -> Mapping[str, int]:
-        return dict(self._files(self._folder / folder))
+    def chunks(self, path: str) -> Iterator[bytes]:
+        place = self._folder / path
+        with _passing(FileNotFoundError, place), place.open("rb", buffering=0) as file:
+            while chunk := file.read(CHUNK):
+                yield chunk
 
-    def _files(self, folder: Path) -> Iterator[tuple[str, int]]:
+    def find(self, folder: str) -> Mapping[str, int]:
+        return {path: status.st_size for path, status in self._files(self._folder / folder)}
+
+    def times(self, folder: str) -> Mapping[str, float]:
+        return {path: status.st_mtime for path, status in self._files(self._folder / folder)}
+
+    def _files(self, folder: Path) -> Iterator[tuple[str, os.stat_result]]:
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except (FileNotFoundError, NotADirectoryError):
@@ -55,7 +67,8 @@ class LocalStorage:
             if entry.is_dir(follow_symlinks=False):
                 yield from self._files(Path(entry.path))
             elif entry.is_file(follow_symlinks=False):
-                yield Path(entry.path).relative_to(self._folder).as_posix(), entry.stat().st_size
+                with suppress(FileNotFoundError):  # removed meanwhile
+                    yield Path(entry.path).relative_to(self._folder).as_posix(), entry.stat()
 
     def create(self, path: str, content: bytes | Path) -> None:
         place = self._folder / path
@@ -74,6 +87,18 @@ class LocalStorage:
                 sync_folder(place.parent)
             finally:
                 new.unlink(missing_ok=True)
+
+    def unfinished(self) -> Mapping[str, float]:
+        """Files that were being written, also those of writers that were killed, with their
+        times."""
+        found: dict[str, float] = {}
+        for folder, inside, files in os.walk(self._folder):
+            inside[:] = [name for name in inside if name != ".git"]
+            for name in filter(_UNFINISHED.match, files):
+                place = Path(folder) / name
+                with suppress(OSError):  # finished meanwhile
+                    found[place.relative_to(self._folder).as_posix()] = place.stat().st_mtime
+        return found
 
     def remove(self, path: str) -> None:
         remove(self._folder / path)

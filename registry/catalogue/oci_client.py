@@ -59,11 +59,13 @@ def reference_of(text: str, where: Where = Where()) -> OciReference:  # noqa: B0
 
 
 class OciClient:
-    """One repository of an OCI registry, for one thread.
+    """One repository of an OCI registry. Usable from several threads, but for ``push``.
 
     Args:
         reference: The repository; its tag and digest do not matter here.
         login: The user's (see :func:`login_for`), or ``None``: anonymous.
+        push: Whether to ask for the right to push from the start; some registries hide from others
+            what does not exist yet.
         offline: Whether the network is off.
         permits: Whether a URL may be redirected to; ``None``: any.
         where: The place in a manifest that findings name.
@@ -78,6 +80,7 @@ class OciClient:
         reference: OciReference,
         login: Login | None = None,
         *,
+        push: bool = False,
         offline: bool = False,
         permits: Callable[[str], bool] | None = None,
         where: Where = Where(),  # noqa: B008 - frozen
@@ -85,6 +88,7 @@ class OciClient:
         self._http: OciConnection = OciConnection(
             reference, login, offline=offline, permits=permits, where=where
         )
+        self._http.push = push
         self._api: str = reference.api
         self._repository: str = str(OciReference(reference.host, reference.repository))
         self._where: Where = where
@@ -216,26 +220,35 @@ class OciClient:
         self._http.patiently(attempt)
         check.finish()
 
-    def _chunks(self, descriptor: Descriptor, start: int, pace: Pace) -> Generator[bytes]:
-        url, size = f"{self._api}/blobs/{descriptor.digest}", descriptor.size
-        headers = {"Range": range_header(start, size)} if start else {}
+    def stream(
+        self, descriptor: Descriptor, start: int, stop: int, received: OnBytes
+    ) -> Generator[bytes]:
+        """The bytes ``start <= i < stop`` of a content as they come, not verified. The caller
+        watches the time. ``received`` gets the number of bytes of each piece.
 
+        Raises :class:`BadRangeError` and :class:`BadEncodingError` too.
+        """
+        url, size = f"{self._api}/blobs/{descriptor.digest}", descriptor.size
+        headers = {"Range": range_header(start, stop)} if (start, stop) != (0, size) else {}
+        with self._http.open("GET", url, headers) as response:
+            if response.status_code not in (200, 206):
+                body = next(response.iter_raw(), b"")
+                what = descriptor.title or descriptor.digest
+                raise self._http.refused(response.status_code, response.headers, body, what)
+            yield from only_range(
+                response.status_code,
+                response.headers,
+                response.iter_raw(),
+                start=start,
+                stop=stop,
+                size=size,
+                received=received,
+            )
+
+    def _chunks(self, descriptor: Descriptor, start: int, pace: Pace) -> Generator[bytes]:
         def produce(put: Callable[[bytes], None]) -> None:
-            with self._http.open("GET", url, headers) as response:
-                if response.status_code not in (200, 206):
-                    body = next(response.iter_raw(), b"")
-                    what = descriptor.title or descriptor.digest
-                    raise self._http.refused(response.status_code, response.headers, body, what)
-                chunks = only_range(
-                    response.status_code,
-                    response.headers,
-                    response.iter_raw(),
-                    start=start,
-                    stop=size,
-                    size=size,
-                    received=lambda _: None,
-                )
-                for chunk in chunks:
+            with closing(self.stream(descriptor, start, descriptor.size, lambda _: None)) as pieces:
+                for chunk in pieces:
                     put(chunk)
 
         with closing(relayed(produce, len, pace)) as arriving:

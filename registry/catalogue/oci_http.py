@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -67,7 +68,7 @@ class Answer:
 
 
 class OciConnection:
-    """Requests to one repository.
+    """Requests to one repository, from any thread.
 
     Args:
         reference: The repository.
@@ -97,6 +98,7 @@ class OciConnection:
         self._permits: Callable[[str], bool] | None = permits
         self._where: Where = where
         self._authorization: str | None = None
+        self._authenticating = threading.Lock()
         self._asked_wait: float = 0.0
 
     def ask(
@@ -145,11 +147,12 @@ class OciConnection:
         if self._offline or is_offline():
             raise self.error(codes.OFFLINE, f"Cannot reach {self.reference.host}: offline")
         with self._explained():
+            sent = self._authorization
             response = self._follow(method, url, headers, body, seconds)
             try:
                 if response.status_code == 401:
                     challenge = ", ".join(response.headers.get_list("WWW-Authenticate"))
-                    if self._authenticate(challenge):
+                    if self._renewed(sent, challenge):
                         response.close()
                         response = self._follow(method, url, headers, body, seconds)
                 yield response
@@ -266,6 +269,12 @@ class OciConnection:
             timeout=(silence, reading, silence, silence),
         )
         return get_session().send(request, stream=True, follow_redirects=False)
+
+    def _renewed(self, sent: str | None, header: str) -> bool:
+        """Whether there is something else to send than what was ``sent``; another thread may have
+        got it meanwhile."""
+        with self._authenticating:
+            return self._authorization != sent or self._authenticate(header)
 
     def _authenticate(self, header: str) -> bool:
         """Whether there is something new to send."""

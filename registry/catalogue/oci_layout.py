@@ -11,6 +11,7 @@ import io
 import os
 import re
 import tarfile
+import threading
 from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -20,8 +21,9 @@ from ...manifests.bounds import FOLDER_FILES, MIB
 from ...manifests.findings import registry as codes
 from ...manifests.findings import store as store_codes
 from ...manifests.findings.errors import AdapterdockError, SourceError
+from ...manifests.owner import left_beside, made_beside
 from ..files.digests import CHUNK, PREFIX, sha256_bytes
-from ..files.disk import guarded, sync_file, sync_folder
+from ..files.disk import guarded, remove, sync_file, sync_folder
 from .entry import InvalidEntryError, parse_object
 from .oci_artifact import Artifact, OnBytes
 from .oci_content import Checked, removed_on_failure, wrong_content
@@ -79,9 +81,11 @@ def write_layout(
             if one.digest not in artifact.contents:
                 raise wrong_content(store_codes.OBJECT_MISSING, one, "is missing", None, None)
             contents[one.digest] = (one, artifact.contents[one.digest])
-    new = path.with_name(f".{path.name[:200]}.{os.urandom(4).hex()}.tmp")
+    for left in left_beside(path, ""):  # of a process that was killed
+        remove(left)
+    new = made_beside(path, "")
     try:
-        with guarded(new):
+        with guarded(path):
             with new.open("xb") as file:
                 hashed = _Hashing(file, on_bytes)
                 _write(hashed, listed, contents)
@@ -94,7 +98,7 @@ def write_layout(
 
 
 class OciLayout:
-    """An archive that is open for reading; usable in a ``with``.
+    """An archive that is open for reading; usable in a ``with``, and from several threads.
 
     Attributes:
         names: By reference name, the descriptor of a manifest. One without a name has its digest.
@@ -106,6 +110,7 @@ class OciLayout:
 
     def __init__(self, path: Path) -> None:
         self._path: Path = path
+        self._reading = threading.Lock()
         with guarded(path):
             self._file: IO[bytes] = path.open("rb")
         try:
@@ -151,6 +156,11 @@ class OciLayout:
         except InvalidManifestError as error:
             self._refuse(f"the manifest {descriptor.digest}: {error}")
 
+    def size(self, digest: str) -> int | None:
+        """The bytes of a content, or ``None`` where the archive does not have it."""
+        place = self._places.get(BLOBS + digest.removeprefix(PREFIX))
+        return None if place is None else place[1]
+
     def read(self, descriptor: Descriptor) -> bytes:
         """See :class:`Blobs`."""
         if descriptor.size > MANIFEST_BYTES:
@@ -163,6 +173,12 @@ class OciLayout:
         """See :class:`Blobs`."""
         with removed_on_failure(into), guarded(into), into.open("xb") as file:
             self._transfer(descriptor, file, on_bytes)
+
+    def stream(self, descriptor: Descriptor, start: int, stop: int) -> Generator[bytes]:
+        """The bytes ``start <= i < stop`` of a content, not verified."""
+        at, size = self._place(descriptor)
+        Checked(descriptor).announced(size)
+        return self._chunks(at + start, stop - start)
 
     def verify(self, on_bytes: OnBytes | None = None) -> int:
         """Read every artifact's contents; their number.
@@ -183,10 +199,7 @@ class OciLayout:
     def _transfer(
         self, descriptor: Descriptor, into: IO[bytes] | None, on_bytes: OnBytes | None
     ) -> None:
-        place = self._places.get(BLOBS + descriptor.digest.removeprefix(PREFIX))
-        if place is None:
-            self._refuse(f"{descriptor.digest} is missing")
-        start, size = place
+        start, size = self._place(descriptor)
         check = Checked(descriptor)
         check.announced(size)
         for chunk in self._chunks(start, size):
@@ -197,10 +210,16 @@ class OciLayout:
                 on_bytes(len(chunk))
         check.finish()
 
+    def _place(self, descriptor: Descriptor) -> tuple[int, int]:
+        place = self._places.get(BLOBS + descriptor.digest.removeprefix(PREFIX))
+        if place is None:
+            self._refuse(f"{descriptor.digest} is missing")
+        return place
+
     def _chunks(self, start: int, size: int) -> Generator[bytes]:
         left = size
         while left:
-            with guarded(self._path):
+            with guarded(self._path), self._reading:
                 self._file.seek(start + size - left)
                 chunk = self._file.read(min(left, CHUNK))
             if not chunk:

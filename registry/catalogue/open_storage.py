@@ -35,7 +35,7 @@ def open_storage(
 
     Args:
         url: A folder: ``./folder``, ``s3://bucket/folder``, ``https://host/folder``, or any other
-            that fsspec opens.
+            that fsspec opens. Or ``oci-archive:FILE``: what is opened is read at once.
         directory: The folder that a relative local path starts from.
         storage_options: For the fsspec filesystem.
         offline: Keeps everything off the network; a local folder still opens.
@@ -56,6 +56,11 @@ def open_storage(
         if storage_options:
             SourceRequest(source, directory, storage_options, where=where).only_options()
         return LocalStorage(folder)
+    if source.is_archive:
+        from .archive_storage import ArchiveStorage
+
+        SourceRequest(source, directory, storage_options, where=where).only_options()
+        return ArchiveStorage(archive_path(source, directory, where), source.path or None, where)
     request = allowed_request(
         SourceRequest(
             source,
@@ -76,6 +81,14 @@ def open_storage(
     return RemoteStorage(request)
 
 
+def archive_path(source: Source, directory: Path, where: Where) -> Path:
+    """The file of an ``oci-archive:`` source."""
+    try:
+        return source.local_path(directory)
+    except SourceSyntaxError as error:
+        raise _invalid(str(source), str(error), where) from error
+
+
 def _parsed(url: str | Source, where: Where) -> Source:
     try:
         source = url if isinstance(url, Source) else Source.parse(url)
@@ -83,7 +96,7 @@ def _parsed(url: str | Source, where: Where) -> Source:
         raise _invalid(str(url), str(error), where) from error
     if source.is_hub:
         raise _invalid(str(source), "the Hub keeps no registries", where)
-    if source.is_registry:
+    if source.is_registry or source.is_oci:
         raise _invalid(str(source), "it names an adapter in a registry", where)
     return source
 

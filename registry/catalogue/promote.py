@@ -2,76 +2,27 @@
 
 from __future__ import annotations
 
-import math
-import operator
-import re
 import secrets
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ...manifests.findings import registry as codes
-from ...manifests.findings.errors import IntegrityError, PolicyError, UsageError
-from ...manifests.findings.finding import Finding
+from ...manifests.findings.errors import IntegrityError, PolicyError
 from .catalogue import Catalogue, Listing
-from .entry import Entry
+from .envelope import Kind
+from .gates import check_gates
 from .init import require_writable
 from .journal import note, now
 from .layout import alias_folder, marks_folder
 from .marks import Action, Mark, read_mark, said, text_or_none
+from .metrics import Requirement
 from .reference import check_alias
 from .series import BrokenSeriesError, Value, append, last_two
+from .signer import Signer
+from .signing import Signable, SigningFirst, add_later, value_of
 
-_REQUIREMENT = re.compile(r"\s*(?P<metric>[^<>=\s]+)\s*(?P<sign>>=|<=|>|<|==?)\s*(?P<value>\S+)\s*")
-_SIGNS: Mapping[str, Callable[[float, float], bool]] = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    ">": operator.gt,
-    "<": operator.lt,
-    "=": operator.eq,
-    "==": operator.eq,
-}
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Requirement:
-    """``accuracy>=0.9``: what a metric must be."""
-
-    text: str
-    metric: str
-    sign: str
-    value: float
-
-    def check(self, entry: Entry) -> Finding | None:
-        """A finding where the entry does not meet it."""
-        found = entry.metrics.get(self.metric)
-        if found is not None and _SIGNS[self.sign](found, self.value):
-            return None
-        return codes.NOT_PROMOTED.finding(
-            f"{entry.name}@{entry.version} does not meet {self.text}",
-            found="no such metric" if found is None else f"{self.metric} = {found:g}",
-            expected=self.text,
-        )
-
-
-def parse_requirement(text: str) -> Requirement:
-    """The requirement that ``text`` is. Raises :class:`UsageError`."""
-    match = _REQUIREMENT.fullmatch(text)
-    try:
-        value = float(match["value"]) if match is not None else math.nan
-    except ValueError:
-        value = math.nan
-    if match is None or not math.isfinite(value):
-        raise UsageError(
-            codes.BAD_REFERENCE.finding(
-                f"Invalid requirement {text[:80]!r}",
-                found=text[:80],
-                expected="METRIC>=NUMBER, or with >, <, <= or =",
-                hint="Write it in quotes: --require 'accuracy>=0.9'.",
-            )
-        )
-    return Requirement(text.strip(), match["metric"], match["sign"], value)
 
 
 @dataclass(frozen=True)
@@ -97,19 +48,23 @@ def promote(
     require: Collection[Requirement] = (),
     by: str | None = None,
     why: str | None = None,
+    signer: Signer | None = None,
     dry_run: bool = False,
 ) -> AliasValue | None:
     """Let an alias select a version from now on; ``None`` where it does already.
 
-    Raises :class:`PolicyError` where the version does not meet a requirement.
+    ``signer`` signs the new value, or the one that selects the version already. Raises
+    :class:`PolicyError` where the version does not meet a requirement, or what the registry's
+    rules ask for this alias.
     """
     check_alias(alias)
     require_writable(catalogue)
     found = catalogue.entry(name, version)
     wrong = [one for one in (r.check(found.entry) for r in require) if one is not None]
+    wrong += check_gates(catalogue, found, alias, signer)
     if wrong:
-        raise PolicyError(*wrong)
-    return _move(catalogue, name, alias, version, found.digest, by, why, dry_run)
+        raise PolicyError(*dict.fromkeys(wrong))
+    return _move(catalogue, name, alias, version, found.digest, by, why, signer, dry_run)
 
 
 def demote(
@@ -124,7 +79,7 @@ def demote(
     """Let an alias select nothing from now on; ``None`` where it does not exist."""
     check_alias(alias)
     require_writable(catalogue)
-    return _move(catalogue, name, alias, None, None, by, why, dry_run)
+    return _move(catalogue, name, alias, None, None, by, why, None, dry_run)
 
 
 def history(catalogue: Catalogue, name: str, alias: str) -> list[AliasValue]:
@@ -154,22 +109,31 @@ def mark(
     *,
     by: str | None = None,
     why: str | None = None,
+    signer: Signer | None = None,
 ) -> Mark | None:
-    """Yank, un-yank or deprecate a version; ``None`` where nothing changes."""
+    """Yank, un-yank or deprecate a version; ``None`` where nothing changes.
+
+    ``signer`` signs the new mark, or the one that says so already.
+    """
     require_writable(catalogue)
     entry = catalogue.entry(name, version)
     folder, at = marks_folder(name, version), now()
     nonce = secrets.token_hex(8)
+    seen: list[Value | None] = [None]
 
     def make(last: Value | None) -> Mapping[str, Any] | None:
+        seen[0] = last
         before = Mark() if last is None else read_mark(folder, last)
         after = before.after(action, by, at, why)
         return None if before.same_state(after) else {**after.as_value(), "nonce": nonce}
 
-    written = _append(catalogue, folder, make)
+    signing = SigningFirst(catalogue.storage, signer, _signable(catalogue, Kind.MARK, name, folder))
+    written = _append(catalogue, folder, make, signing)
     if written is None:
+        _sign_present(name, seen[0], signing)
         return None
     line = {"what": action, "name": name, "version": version, "entry": entry.digest}
+    line = said({**line, "signature": signing.path})
     _note(catalogue, line, written, by, at, why)
     return read_mark(folder, written)
 
@@ -182,6 +146,7 @@ def _move(
     entry: str | None,
     by: str | None,
     why: str | None,
+    signer: Signer | None,
     dry_run: bool,
 ) -> AliasValue | None:
     folder, at = alias_folder(name, alias), now()
@@ -200,11 +165,16 @@ def _move(
             return None
         serial = 1 if last is None else last.number + 1
         return AliasValue(serial, version, entry, by, at, why, _version(last))
-    written = _append(catalogue, folder, make)
+    signing = SigningFirst(
+        catalogue.storage, signer, _signable(catalogue, Kind.ALIAS, name, folder)
+    )
+    written = _append(catalogue, folder, make, signing)
     if written is None:
+        _sign_present(name, before[0], signing)
         return None
     what = "demote" if version is None else "promote"
-    line = said({"what": what, "name": name, "alias": alias, "version": version, "entry": entry})
+    line = {"what": what, "name": name, "alias": alias, "version": version, "entry": entry}
+    line = said({**line, "signature": signing.path})
     _note(catalogue, line, written, by, at, why)
     return _read(written, _version(before[0]))
 
@@ -232,9 +202,23 @@ def _append(
     catalogue: Catalogue,
     folder: str,
     make: Callable[[Value | None], Mapping[str, Any] | None],
+    prepare: Callable[[Value], Callable[[], None]],
 ) -> Value | None:
     last = _last(catalogue, folder)
-    return _guarded(catalogue, lambda: append(catalogue.storage, folder, make, last))
+    return _guarded(
+        catalogue, lambda: append(catalogue.storage, folder, make, last, prepare=prepare)
+    )
+
+
+def _signable(
+    catalogue: Catalogue, kind: Kind, name: str, folder: str
+) -> Callable[[Value], Signable]:
+    return lambda value: value_of(catalogue.id, kind, name, folder, value.number, value.digest)
+
+
+def _sign_present(name: str, value: Value | None, signing: SigningFirst) -> None:
+    if value is not None:
+        add_later(signing.storage, name, signing.signable(value), signing.signer)
 
 
 def _guarded(catalogue: Catalogue, act: Callable[[], T]) -> T:

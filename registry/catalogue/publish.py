@@ -12,16 +12,17 @@ from pathlib import Path
 
 from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import IntegrityError, SourceError, UsageError
-from ...manifests.findings.store import LOCAL_FILE_CHANGED
-from ..files.digests import sha256_file
 from .catalogue import Catalogue, Listing, Resolved
 from .entry import LIMIT, Entry, InvalidEntryError, read_entry
+from .hold import held
 from .init import require_writable
 from .journal import note
 from .layout import ADAPTERS, blob_file, entry_file
 from .names import one_edit_apart
 from .series import canonical
-from .storage import Storage, write_once
+from .signer import Signer
+from .signing import Signable, add, add_later, entry_of
+from .storage import Storage, create_verified, write_once
 from .take_snapshot import known_names, snapshot_when_due
 
 
@@ -70,35 +71,54 @@ def check_publish(catalogue: Catalogue, entry: Entry, *, new_name: bool = False)
 
 
 def publish_entry(
-    catalogue: Catalogue, entry: Entry, contents: Mapping[str, Path], *, new_name: bool = False
+    catalogue: Catalogue,
+    entry: Entry,
+    contents: Mapping[str, Path],
+    *,
+    new_name: bool = False,
+    signer: Signer | None = None,
 ) -> Published:
     """Publish ``entry``, whose files are ``contents`` by digest. The same content again succeeds,
-    and uploads nothing. Raises what :func:`check_publish` does."""
+    and uploads nothing. ``signer`` signs the entry that is published then. Raises what
+    :func:`check_publish` does, and :class:`UsageError` where the signer refuses."""
     require_writable(catalogue)
     before = check_publish(catalogue, entry, new_name=new_name)
     if before is not None:
         _upload(catalogue.storage, contents)
+        add_later(catalogue.storage, entry.name, _signable(catalogue, before), signer)
         return Published(before, new=False)
     storage = catalogue.storage
-    uploaded = _upload(storage, contents)
     raw = entry_bytes(entry)
-    if not write_once(storage, entry_file(entry.name, entry.version), raw):
-        return Published(_same(catalogue, entry), new=False, uploaded=uploaded)
-    # what a gc removed between the look and the entry: after the entry, it keeps them
-    uploaded = (*uploaded, *_upload(storage, contents))
+    signable = _signable(catalogue, Resolved(entry, raw))
+    with held(storage, contents) as hold:
+        uploaded = _upload(storage, contents)
+        signature = None if signer is None else add(storage, signable, signer)
+        while hold.renew():
+            uploaded = (*uploaded, *_upload(storage, contents))
+        if not write_once(storage, entry_file(entry.name, entry.version), raw):
+            if signature is not None:  # it signs an entry that was not written
+                storage.remove(signature)
+            there = _same(catalogue, entry)
+            add_later(storage, entry.name, _signable(catalogue, there), signer)
+            return Published(there, new=False, uploaded=uploaded)
+        # what somebody removed by hand: the entry is there now, and gc keeps what it names
+        uploaded = (*uploaded, *_upload(storage, contents))
     published = Resolved(entry, raw)
-    line = note(
-        storage,
-        {
-            "what": "publish",
-            "name": entry.name,
-            "version": entry.version,
-            "entry": published.digest,
-            "at": entry.created,
-        },
-    )
+    said = {
+        "what": "publish",
+        "name": entry.name,
+        "version": entry.version,
+        "entry": published.digest,
+        "at": entry.created,
+    }
+    line = note(storage, said if signature is None else {**said, "signature": signature})
     snapshot_when_due(catalogue, line.number, line.data.get("snapshot", 0))
     return Published(published, new=True, uploaded=tuple(dict.fromkeys(uploaded)))
+
+
+def _signable(catalogue: Catalogue, resolved: Resolved) -> Signable:
+    entry = resolved.entry
+    return entry_of(catalogue.id, entry.name, entry.version, resolved.digest)
 
 
 def _same(catalogue: Catalogue, entry: Entry) -> Resolved:
@@ -126,14 +146,8 @@ def _upload(storage: Storage, contents: Mapping[str, Path]) -> tuple[str, ...]:
         try:
             storage.read(blob, 1)
         except FileNotFoundError:
-            if sha256_file(path) != digest:
-                raise IntegrityError(
-                    LOCAL_FILE_CHANGED.finding(
-                        "A file changed while it was published", found=path.name
-                    )
-                ) from None
             try:
-                storage.create(blob, path)
+                create_verified(storage, blob, path, digest)
             except FileExistsError:  # somebody else was faster; the name says what is in it
                 continue
             uploaded.append(digest)

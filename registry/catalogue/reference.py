@@ -49,6 +49,13 @@ def version_of(reference: Reference) -> str:
     return reference.selector.text
 
 
+def needs_selector(reference: Reference) -> Selector:
+    """What it selects. Raises :class:`UsageError` where it says nothing after ``@``."""
+    if reference.selector is None:
+        raise _invalid(str(reference), "it must say what is meant after @")
+    return reference.selector
+
+
 def check_alias(alias: str) -> None:
     """Raise :class:`UsageError` for an invalid alias."""
     if (problem := wrong_alias(alias)) is not None:

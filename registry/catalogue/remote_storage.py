@@ -7,18 +7,23 @@ its name, and say so in different ways. On any other filesystem a registry can b
 from __future__ import annotations
 
 import errno
+import math
 import os
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
+
+from fsspec.asyn import sync
 
 from ...manifests.findings import registry as codes
 from ...manifests.findings import sources as source_codes
 from ...manifests.findings.errors import AdapterdockError, SourceError
+from ..files.digests import sha256_file
 from ..files.disk import guarded
 from ..sources.failures import explain, scrub, service_code_of, source_error, status_of
 from ..sources.filesystems import open_filesystem
@@ -26,8 +31,14 @@ from ..sources.opened import is_hidden
 from ..sources.request import SourceRequest
 from ..sources.ways import AZURE, GOOGLE, S3, reached_at
 from .layout import PROBE
+from .s3_upload import PART, ChangedError, upload
+from .storage import file_changed
 
 _T = TypeVar("_T")
+_PIECE = 16 << 20
+"""Bytes of one request for a part of a large file."""
+_TIMES = ("LastModified", "last_modified", "updated", "mtime", "modified", "created")
+"""How filesystems call the time of a file."""
 _CREATING = S3 | AZURE | GOOGLE
 _BUSY_TRIES = 12
 _TRIES = 3
@@ -87,15 +98,26 @@ class RemoteStorage:
         return True
 
     def read(self, path: str, limit: int) -> bytes:
+        return self._part(path, 0, limit)
+
+    def chunks(self, path: str) -> Iterator[bytes]:
+        start = 0
+        while chunk := self._part(path, start, start + _PIECE):
+            yield chunk
+            if len(chunk) < _PIECE:
+                return
+            start += len(chunk)
+
+    def _part(self, path: str, start: int, end: int) -> bytes:
         # otherwise s3fs sends HEAD before GET, and adlfs several GETs
         once = {"max_concurrency": 1} if self._scheme in S3 | AZURE else {}
 
         def fetch() -> bytes | None:
             try:
-                return bytes(self._fs.cat_file(self._key(path), start=0, end=limit, **once))
+                return bytes(self._fs.cat_file(self._key(path), start=start, end=end, **once))
             except Exception as error:
                 if status_of(error) == 416:
-                    return b""  # the range of an empty file
+                    return b""  # the range of an empty file, or after the end
                 if _is_missing(error):
                     return None
                 raise
@@ -103,9 +125,15 @@ class RemoteStorage:
         found = self._patiently(fetch, path, "read")
         if found is None:
             raise FileNotFoundError(errno.ENOENT, "No such file", f"{self._url}/{path}")
-        return found[:limit]
+        return found[: end - start]
 
     def find(self, folder: str) -> Mapping[str, int]:
+        return {path: int(info.get("size") or 0) for path, info in self._rows(folder).items()}
+
+    def times(self, folder: str) -> Mapping[str, float]:
+        return {path: _time_of(info) for path, info in self._rows(folder).items()}
+
+    def _rows(self, folder: str) -> Mapping[str, Mapping[str, Any]]:
         start = self._key(f"{folder}/") if folder else f"{self._root}/"
 
         def ask() -> Any:
@@ -123,7 +151,7 @@ class RemoteStorage:
         rows = self._patiently(ask, folder, "list")
         if not isinstance(rows, Mapping):  # adlfs, where the folder is a file
             return {}
-        found: dict[str, int] = {}
+        found: dict[str, Mapping[str, Any]] = {}
         for name, info in cast("Mapping[str, Mapping[str, Any]]", rows).items():
             path = name[len(self._root) + 1 :]
             if (
@@ -131,7 +159,7 @@ class RemoteStorage:
                 and name.startswith(start)
                 and not (path.endswith("/") or is_hidden(path))
             ):
-                found[path] = int(info.get("size") or 0)
+                found[path] = info
         return found
 
     def create(self, path: str, content: bytes | Path) -> None:
@@ -141,6 +169,15 @@ class RemoteStorage:
                 pass
         self._prove()
         self._create(path, content)
+
+    def create_verified(self, path: str, content: Path, digest: str) -> None:
+        """See :class:`VerifyingStorage`."""
+        self._need_writing(path)
+        with guarded(content):
+            if not self._in_parts(content) and sha256_file(content) != digest:
+                raise file_changed(content)
+        self._prove()
+        self._create(path, content, digest)
 
     def remove(self, path: str) -> None:
         self._need_writing(path)
@@ -190,14 +227,28 @@ class RemoteStorage:
             expected="the second request to be refused",
         )
 
-    def _create(self, path: str, content: bytes | Path) -> None:
+    def _in_parts(self, content: Path) -> bool:
+        """Whether a file is sent in parts by ourselves."""
+        return self._scheme in S3 and content.stat().st_size >= 2 * PART
+
+    def _send(self, path: str, content: bytes | Path, digest: str | None) -> None:
+        if not isinstance(content, Path):
+            self._fs.pipe_file(self._key(path), content, mode="create")
+        elif self._in_parts(content):
+            bucket, key, _ = self._fs.split_path(self._key(path))
+            size = content.stat().st_size
+            sync(self._fs.loop, upload, self._fs, bucket, key, content, size, digest)
+        else:
+            self._fs.put_file(str(content), self._key(path), mode="create")
+
+    def _create(self, path: str, content: bytes | Path, digest: str | None = None) -> None:
         for attempt in range(_BUSY_TRIES):
             try:
-                if isinstance(content, Path):
-                    self._fs.put_file(str(content), self._key(path), mode="create")
-                else:
-                    self._fs.pipe_file(self._key(path), content, mode="create")
+                self._send(path, content, digest)
                 return
+            except ChangedError as error:
+                assert isinstance(content, Path)
+                raise file_changed(content) from error
             except Exception as error:
                 meaning = meaning_of(error)
                 if meaning == "exists":
@@ -259,3 +310,14 @@ def meaning_of(error: BaseException) -> Literal["exists", "busy", "failed"]:
 def _is_missing(error: BaseException) -> bool:
     """Whether a file is missing, and not its bucket."""
     return isinstance(error, FileNotFoundError) and service_code_of(error) not in _NO_BUCKET
+
+
+def _time_of(info: Mapping[str, Any]) -> float:
+    """Seconds by the storage's clock; infinite, as of a file from the future, where it says
+    nothing."""
+    found = next((info[key] for key in _TIMES if info.get(key) is not None), None)
+    if isinstance(found, str):
+        found = datetime.fromisoformat(found.replace("Z", "+00:00"))
+    if isinstance(found, datetime):
+        return found.timestamp()
+    return float(found) if isinstance(found, int | float) else math.inf

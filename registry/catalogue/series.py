@@ -12,10 +12,12 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from ..files.digests import sha256_bytes
+from .entry import InvalidEntryError, parse_object
 from .storage import Storage, write_once
 
 DIGITS = 8
@@ -74,11 +76,9 @@ def read_value(storage: Storage, folder: str, number: int) -> Value:
     path = f"{folder}/{file_of(number)}"
     raw = storage.read(path, LIMIT + 1)
     try:
-        found = json.loads(raw) if len(raw) <= LIMIT else None
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise BrokenSeriesError(f"{path} is not a JSON object of at most {LIMIT} bytes")
+        parse_object(raw, LIMIT)
+    except InvalidEntryError as error:
+        raise BrokenSeriesError(f"Cannot use {path}: {error}") from None
     return Value(number, raw)
 
 
@@ -110,10 +110,16 @@ def append(
     make: Callable[[Value | None], Mapping[str, Any] | None],
     last: Value | None,
     *,
+    prepare: Callable[[Value], Callable[[], None]] | None = None,
     wait: Callable[[float], None] = time.sleep,
 ) -> Value | None:
     """Write the file after ``last``, with what ``make(last)`` says. It is asked again with the
-    newer last file if somebody else was faster. If it returns ``None``, nothing is written."""
+    newer last file if somebody else was faster. If it returns ``None``, nothing is written.
+
+    ``prepare`` gets each value before it is written. What it returned is called if somebody else
+    wrote another value with that number. ``make`` is asked about each value that others wrote, in
+    order; the last answer counts.
+    """
     for attempt in range(_TRIES):
         data = make(last)
         if data is None:
@@ -121,13 +127,27 @@ def append(
         number = 1 if last is None else last.number + 1
         previous = None if last is None else last.digest
         raw = canonical({**data, "previous": previous})
+        value = Value(number, raw)
+        undo = None if prepare is None else prepare(value)
         if write_once(storage, f"{folder}/{file_of(number)}", raw):
-            return Value(number, raw)
-        newer = read_value(storage, folder, number)
-        check_chain(folder, last, newer)
-        last = newer
+            return value
+        if undo is not None:
+            undo()
+        last = _next(storage, folder, last)
         wait(random.uniform(0, min(1.0, 0.01 * 1.5**attempt)))
+        # all that others wrote meanwhile at once, or a slow writer never comes up with them
+        with suppress(FileNotFoundError):
+            while True:
+                make(last)
+                last = _next(storage, folder, last)
     raise BrokenSeriesError(f"{folder}: somebody else wrote {_TRIES} files meanwhile")
+
+
+def _next(storage: Storage, folder: str, last: Value | None) -> Value:
+    """The value after ``last``. Raises ``FileNotFoundError`` where there is none."""
+    value = read_value(storage, folder, 1 if last is None else last.number + 1)
+    check_chain(folder, last, value)
+    return value
 
 
 def canonical(data: Mapping[str, Any]) -> bytes:

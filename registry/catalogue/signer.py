@@ -1,6 +1,6 @@
 """Private keys: made, opened, and used to sign.
 
-A private key is a PEM file of ours, or lies in a key management service that securesystemslib
+A private key is a PEM file of ours, or is in a key management service that securesystemslib
 speaks to. Nothing here asks for a passphrase: it comes from a file.
 """
 

@@ -6,13 +6,16 @@ where there is none of its name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ...manifests.findings import registry as codes
+from ...manifests.findings.errors import IntegrityError
 from ...manifests.findings.finding import Where
+from ...manifests.findings.store import LOCAL_FILE_CHANGED
+from ..files.digests import sha256_file
 from ..sources.failures import source_error
 
 _TRIES = 3
@@ -44,9 +47,19 @@ class Storage(Protocol):
         """A file's bytes, at most ``limit``. Raises ``FileNotFoundError``."""
         ...
 
+    def chunks(self, path: str) -> Iterator[bytes]:
+        """A file's bytes in pieces, for files that are too large for the memory. Raises
+        ``FileNotFoundError``."""
+        ...
+
     def find(self, folder: str) -> Mapping[str, int]:
         """All files below ``folder`` with their sizes in bytes; none where there is no folder.
         What was created before is always among them."""
+        ...
+
+    def times(self, folder: str) -> Mapping[str, float]:
+        """When each file below ``folder`` was created, in seconds by the storage's clock: only
+        differences mean something."""
         ...
 
     def create(self, path: str, content: bytes | Path) -> None:
@@ -57,6 +70,34 @@ class Storage(Protocol):
     def remove(self, path: str) -> None:
         """Remove a file; one that is gone already is not an error."""
         ...
+
+
+@runtime_checkable
+class VerifyingStorage(Protocol):
+    """A storage that hashes a file while it sends it."""
+
+    def create_verified(self, path: str, content: Path, digest: str) -> None:
+        """As ``create`` of a local file. Raises :class:`IntegrityError` where its digest is another
+        one; then nothing is created."""
+        ...
+
+
+def create_verified(storage: Storage, path: str, content: Path, digest: str) -> None:
+    """Create a file with the bytes of a local one, which have this ``sha256:HEX``; see
+    :class:`VerifyingStorage`."""
+    if isinstance(storage, VerifyingStorage):
+        storage.create_verified(path, content, digest)
+        return
+    if sha256_file(content) != digest:
+        raise file_changed(content)
+    storage.create(path, content)
+
+
+def file_changed(path: Path) -> IntegrityError:
+    """The error for a file that is not what was validated."""
+    return IntegrityError(
+        LOCAL_FILE_CHANGED.finding("A file changed while it was published", found=path.name)
+    )
 
 
 def write_once(storage: Storage, path: str, content: bytes) -> bool:

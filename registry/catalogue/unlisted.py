@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from ..files.pool import each
 from .journal import head
-from .layout import JOURNAL, alias_folder, entry_file, marks_folder
+from .layout import JOURNAL, alias_folder, entry_file, is_signature, marks_folder
 from .marks import ACTIONS
 from .series import Value, file_of, read_value
 from .storage import Storage
@@ -45,12 +45,15 @@ class Lines:
 
 
 def paths_of(name: str, lines: list[Value]) -> Iterator[str]:
-    """The files of one name that the journal speaks of, without signatures."""
+    """The files of one name that the journal speaks of."""
     last: dict[str, int] = {}
     for line in lines:
         data = line.data
         if data.get("name") != name:
             continue
+        signature = data.get("signature")
+        if isinstance(signature, str) and is_signature(name, signature):
+            yield signature
         what, version, alias = data.get("what"), data.get("version"), data.get("alias")
         if what == "publish" and isinstance(version, str):
             yield entry_file(name, version)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Protocol
 
 
@@ -54,3 +56,18 @@ class OneAtATime:
     def done(self, file: str) -> None:
         with self._lock:
             self._progress.done(file)
+
+
+@contextmanager
+def transfer_shown(
+    progress: Progress | None, file: str, total: int
+) -> Generator[Callable[[int], None] | None]:
+    """What takes the number of bytes of each step of one transfer."""
+    if progress is None:
+        yield None
+        return
+    progress.start(file, total)
+    try:
+        yield lambda count: progress.advance(file, count)
+    finally:
+        progress.done(file)

@@ -35,7 +35,7 @@ from ..files.progress import OneAtATime, Progress, Silent
 from ..files.scratch import scratch_folder
 from ..store.store import Store
 from .failures import scrub
-from .folder import Folder
+from .folder import Folder, Hashing
 from .hub_cache import COMMIT
 
 T = TypeVar("T")
@@ -249,12 +249,16 @@ class _Work:
         if file.request.check is not None:  # not published before all are checked together
             with guarded(into, file.where):
                 return Fetched(replace(file.fact, sha256=sha256_file(into)), into)
-        return self.publish(file, into)
+        folder = file.folder
+        return self.publish(
+            file, into, folder.written(into) if isinstance(folder, Hashing) else None
+        )
 
-    def publish(self, file: _File, into: Path) -> Fetched:
-        """Verify a downloaded file and give it its place in the store."""
+    def publish(self, file: _File, into: Path, known: str | None = None) -> Fetched:
+        """Verify a downloaded file and give it its place in the store. ``known`` is the digest of
+        what was written, where that was hashed."""
         published = self.store.publish(
-            into, file.fact.sha256, file.fact.size, origin=file.label, where=file.where
+            into, file.fact.sha256, file.fact.size, origin=file.label, where=file.where, known=known
         )
         return Fetched(replace(file.fact, sha256=PREFIX + published.name), published)
 

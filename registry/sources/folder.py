@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ...manifests.language.source import Source
 from ..files.facts import FileFact
@@ -62,4 +62,13 @@ class Folder(Protocol):
         cache) do not use it and return their own path. Files for the Hub's cache are verified
         first (``IntegrityError``); others are not verified here. ``on_bytes`` is also called
         with 0 now and then."""
+        ...
+
+
+@runtime_checkable
+class Hashing(Protocol):
+    """A folder that hashes what it downloads, while it does."""
+
+    def written(self, into: Path) -> str | None:
+        """The ``sha256:HEX`` of what ``download`` wrote into ``into``, to whoever asks first."""
         ...

@@ -13,7 +13,7 @@ from typing import Any
 from ...manifests.findings import language as language_codes
 from ...manifests.findings.errors import SourceError
 from ...manifests.findings.finding import Where
-from ...manifests.language.source import HUB, LOCAL, Source
+from ...manifests.language.source import ARCHIVE, HUB, LOCAL, Source
 from ..files.facts import FileFact
 from .folder import Folder
 from .mirrors import MirroredFolder, mirror_for, options_for, unversioned
@@ -32,6 +32,9 @@ MODULES: Mapping[str, str] = {
     **dict.fromkeys(S3, "s3"),
 }
 """By a URL's scheme, the module here that opens it; any other scheme is fsspec's (``remote``)."""
+
+_ALSO_OFFLINE = frozenset({LOCAL, HUB, ARCHIVE})
+"""Schemes whose files may be on this machine."""
 
 _ANONYMOUS: Mapping[str, Mapping[str, Any]] = {
     HUB: {},
@@ -123,7 +126,7 @@ def allowed_request(request: SourceRequest, vouches: Vouches | None) -> SourceRe
         if source.scheme not in _ANONYMOUS:
             raise request.withheld()
         request = replace(request, options={**request.options, **_ANONYMOUS[source.scheme]})
-    if not (source.is_local or source.is_hub):
+    if source.scheme not in _ALSO_OFFLINE:
         request.need_network()
     return request
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import threading
 import time
@@ -21,7 +22,7 @@ from ...manifests.findings.errors import SourceError
 from ...manifests.findings.finding import Finding
 from ...manifests.language.names import did_you_mean
 from ...manifests.language.source import Source
-from ..files.digests import Hasher, path_problem
+from ..files.digests import PREFIX, Hasher, path_problem
 from ..files.facts import FileFact
 from .failures import explain, scrub, source_error
 from .folder import OnBytes
@@ -70,6 +71,7 @@ class OpenedFolder(ABC):
         self._files: Mapping[str, FileFact] | None = None
         self._expected: dict[str, FileFact] = {}
         self._bytes_read = 0
+        self._written: dict[Path, str] = {}
         self._listing = threading.RLock()
         self._counting = threading.Lock()
 
@@ -135,7 +137,14 @@ class OpenedFolder(ABC):
         return None
 
     def download(self, path: str, into: Path, on_bytes: OnBytes | None = None) -> Path:
-        return self._save(self._fact(path), into, on_bytes)
+        hasher = hashlib.sha256()
+        saved = self._save(self._fact(path), into, on_bytes, hasher)
+        self._written[into] = PREFIX + hasher.hexdigest()
+        return saved
+
+    def written(self, into: Path) -> str | None:
+        """See :class:`Hashing`."""
+        return self._written.pop(into, None)
 
     # What the kinds share.
 

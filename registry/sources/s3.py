@@ -7,17 +7,27 @@ object is read (S3 API: GetObject, ListObjectVersions, ListObjectsV2).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from ...manifests.bounds import FOLDER_FILES
 from ...manifests.findings import sources as codes
+from ...manifests.findings.errors import AdapterdockError
+from ..files.digests import Hasher
 from ..files.facts import FileFact
 from .failures import service_code_of, status_of
+from .folder import OnBytes
+from .parts import PART, receive_in_parts
 from .ranges import range_header
 from .remote import RemoteFolder
+from .request import SourceRequest
+from .s3_plain import PlainError, PlainRoad
 
+_LARGE = 1 << 20
+"""Bytes of a body that is worth a signed URL."""
 _VERSIONID = "versionid:"
 _ETAG = "etag:"
 _NO_VERSIONS = frozenset({"AccessDenied", "NotImplemented", "MethodNotAllowed", "501", "405"})
@@ -29,6 +39,10 @@ class S3Folder(RemoteFolder):
     VersionIds come from ListObjectVersions. Where that is forbidden or missing, reading an old
     version usually is too, and the ETag pins.
     """
+
+    def __init__(self, request: SourceRequest) -> None:
+        super().__init__(request)
+        self._plain: PlainRoad = PlainRoad(self._fs)
 
     def _list(self) -> Iterator[FileFact]:
         bucket, prefix = self._place("")
@@ -58,6 +72,13 @@ class S3Folder(RemoteFolder):
     def _stream(self, fact: FileFact, start: int, stop: int) -> Generator[bytes]:
         bucket, key = self._place(fact.path)
         version = fact.version or ""
+        if stop - start >= _LARGE and self._plain.open:
+            try:
+                yield from self._plainly(fact, start, stop, bucket, key, version)
+            except PlainError:  # the ordinary way, or its error
+                pass
+            else:
+                return
         if version.startswith(_VERSIONID):
             pin = {"VersionId": version.removeprefix(_VERSIONID)}
         else:
@@ -80,6 +101,47 @@ class S3Folder(RemoteFolder):
             yield from self._range(fact, start, stop, status, headers, self._chunks(body.read))
         finally:
             body.close()
+
+    def _plainly(
+        self, fact: FileFact, start: int, stop: int, bucket: str, key: str, version: str
+    ) -> Generator[bytes]:
+        """Raises :class:`PlainError` before the first byte only."""
+        pin = {"If-Match": version.removeprefix(_ETAG)} if version.startswith(_ETAG) else {}
+        kept = version.removeprefix(_VERSIONID) if version.startswith(_VERSIONID) else None
+        headers = {"Range": range_header(start, stop), **pin}
+        with self._plain.get(bucket, key, kept, headers) as (status, answered, body):
+            yield from self._range(fact, start, stop, status, answered, body)
+
+    def _save(
+        self,
+        fact: FileFact,
+        into: Path,
+        on_bytes: OnBytes | None,
+        hasher: Hasher | None = None,
+    ) -> Path:
+        if fact.size < 2 * PART:
+            return super()._save(fact, into, on_bytes, hasher)
+        try:
+            into.parent.mkdir(parents=True, exist_ok=True)
+            file = os.open(into, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        except OSError as error:
+            raise self._unwritable(fact.path, error) from error
+        try:
+            receive_in_parts(
+                lambda start, stop: self._transfer(fact, start, stop),
+                fact.size,
+                file,
+                on_bytes,
+                hasher,
+            )
+        except BaseException as error:
+            into.unlink(missing_ok=True)
+            if isinstance(error, OSError) and not isinstance(error, AdapterdockError):
+                raise self._unwritable(fact.path, error) from error
+            raise
+        finally:
+            os.close(file)
+        return into
 
     def _objects(self, bucket: str, prefix: str) -> Iterator[tuple[str, FileFact]]:
         """Newest objects. Names and ETags come from ListObjectsV2: SeaweedFS lists other ETags

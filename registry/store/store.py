@@ -113,13 +113,15 @@ class Store:
         *,
         origin: str = "",
         where: Where = Where(),  # noqa: B008 - frozen
+        known: str | None = None,
     ) -> Path:
         """Verify a file made under :meth:`temporary` and give it its final name.
 
         Without ``digest`` or ``size``, any content is accepted. ``origin`` says where it came from
-        (for messages and ``cache ls``; nothing secret). Raises :class:`IntegrityError` if size or
-        digest differ, and :class:`StoreError` if the disk refuses; then nothing is published. A
-        file that already exists is kept.
+        (for messages and ``cache ls``; nothing secret). ``known`` is the digest of what this
+        process wrote into the file; without it, the file is read and hashed. Raises
+        :class:`IntegrityError` if size or digest differ, and :class:`StoreError` if the disk
+        refuses; then nothing is published. A file that already exists is kept.
         """
         what = origin or temporary.name
         with guarded(self.root, where):
@@ -134,7 +136,7 @@ class Store:
                             expected=f"{size} bytes",
                         )
                     )
-                found = sha256_stream(stream)
+                found = known or sha256_stream(stream)
                 if digest not in (None, found):
                     raise IntegrityError(
                         WRONG_DIGEST.finding(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -76,6 +77,13 @@ def test_codes_can_be_printed_as_json(cli: Cli) -> None:
     assert data["schema"] == "adapterdock.codes/1"
     assert [code["name"] for code in data["codes"]] == ["unknown-key"]
     assert len(json.loads(cli("explain", "--json").stdout)["codes"]) == len(all_codes())
+
+
+def test_every_format_of_json_is_in_the_reference() -> None:
+    sources = Path(reference.__file__).parent.glob("*.py")
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    made = set(re.findall(r'"(adapterdock\.[a-z-]+/\d+)"', text))
+    assert made <= {schema for _, schema, _ in reference.SCHEMAS}
 
 
 def test_the_page_of_the_command_line_is_current() -> None:

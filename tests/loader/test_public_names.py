@@ -18,9 +18,9 @@ PUBLIC = """
 active_adapters active_weights adapters add_adapter add_weighted_adapter compositions
 default_weights define_composition delete_adapter delete_composition deployment detach
 disable_adapter disable_adapters enable_adapters findings generate get_base_model holding
-load_adapter merge_adapter merge_and_unload merged_adapters plan recipes refresh_compositions
-residency rules save_adapter save_composition save_pretrained set_adapter set_adapter_weights
-unmerge_adapter using watch
+load_adapter merge_adapter merge_and_unload merged_adapters plan publish recipes
+refresh_compositions residency rules save_adapter save_composition save_pretrained set_adapter
+set_adapter_weights unmerge_adapter using watch
 """
 
 

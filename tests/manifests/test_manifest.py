@@ -109,6 +109,8 @@ def test_overrides_apply_to_one_run_and_are_recorded(
     read = desk.read(HEADER, model="./m")
     assert str(read.manifest.base.model) == str(tmp_path / "here" / "m")
     assert desk.read(HEADER, model="./$x").manifest.base.model is not None
+    read = desk.read(HEADER, model="oci-archive:m.tar:base")
+    assert str(read.manifest.base.model) == f"oci-archive:{tmp_path}/here/m.tar:base"
 
 
 def test_a_bad_override_names_its_option(desk: Desk) -> None:

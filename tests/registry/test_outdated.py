@@ -89,7 +89,7 @@ def test_a_branch_of_the_hub_that_moved_is_newer(project: Project, hub: HubServe
 
 
 def test_a_registry_that_cannot_be_read_does_not_hide_the_others(team: Team) -> None:
-    other = {"registries": {"team": "./registry", "gone": "./gone"}}
+    other: dict[str, Any] = {"registries": {"team": "./registry", "gone": "./gone"}}
     team.lock()
     text = team.project.lock_file.read_text()
     source = "registry://team/refunds@1.0.0"

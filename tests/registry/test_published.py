@@ -295,11 +295,12 @@ def test_a_registry_is_opened_and_listed_once_for_a_command(
         team.publish(f"1.{n}.5", name="other" + "abc"[n])
     read: list[str] = []
     real = LocalStorage.read
-    monkeypatch.setattr(
-        LocalStorage,
-        "read",
-        lambda self, path, limit: read.append(path) or real(self, path, limit),
-    )
+
+    def noted(storage: LocalStorage, path: str, limit: int) -> bytes:
+        read.append(path)
+        return real(storage, path, limit)
+
+    monkeypatch.setattr(LocalStorage, "read", noted)
     sources = {f"a{n}": f"registry://team/other{'abc'[n]}@^1" for n in range(3)}
     team.project.write(sources, registries={"team": "./registry"})
     assert adapterdock.validate(team.project.manifest).ok

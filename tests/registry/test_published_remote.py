@@ -74,7 +74,7 @@ def test_resolving_takes_the_fewest_requests(
 ) -> None:
     team.use(selector, registries={"team": team.url})
     file = read_manifest(team.project.manifest)
-    folder = open_adapter_folder(file, "tone", Access().begun())
+    folder = open_adapter_folder(file, "tone", Access().started())
     assert folder.revision == "1.1.0"
     assert asked(bucket) == expected
 

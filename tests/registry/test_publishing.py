@@ -14,7 +14,6 @@ from adapterdock.manifests.findings.errors import (
     UsageError,
 )
 from adapterdock.registry.catalogue.catalogue import Catalogue
-from adapterdock.registry.catalogue.make_entry import Said
 from adapterdock.registry.catalogue.publish import entry_bytes
 from adapterdock.registry.publishing import publish
 from support.builders import LLAMA_QV, lora_config, lora_tensors, write_adapter
@@ -44,7 +43,7 @@ def test_an_adapter_is_published_with_its_base_and_both_digests(
 ) -> None:
     (project.folder / "tone/README.md").write_text("# Tone")
     (project.folder / "tone/optimizer.pt").write_bytes(b"state")
-    done = run(project, said=Said(licence="MIT", metrics={"accuracy": 0.9}))
+    done = run(project, licence="MIT", metrics={"accuracy": 0.9})
     entry = done.resolved.entry
     assert done.new
     assert len(done.uploaded) == 3
@@ -59,7 +58,7 @@ def test_an_adapter_is_published_with_its_base_and_both_digests(
     assert (entry.licence, entry.metrics) == ("MIT", {"accuracy": 0.9})
     assert str(project.folder).encode() not in entry_bytes(entry)
     assert team.listing("refunds").versions
-    assert not run(project, said=Said(licence="MIT", metrics={"accuracy": 0.9})).new
+    assert not run(project, licence="MIT", metrics={"accuracy": 0.9}).new
     with pytest.raises(IntegrityError):
         run(project)
 

@@ -2,7 +2,9 @@
 
 The ``azure`` fixture sets AZURE_STORAGE_CONNECTION_STRING, so that ``az://container/...`` just
 works. azurite is looked for in ``$ADAPTERDOCK_AZURITE``, else in the virtual environment, else on
-the path. If it is nowhere, npm installs it. A test that needs it is skipped only where npm cannot.
+the path. If it is nowhere, npm installs it; a test fails where npm cannot. So only tests that are
+marked ``registries`` may ask for it: ``make test`` leaves them out, ``make test-registries`` runs
+them.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +49,11 @@ class AzureServer:
         client.close()
         return name
 
+    @cached_property
+    def shared(self) -> str:
+        """One container for tests that keep to a folder of their own."""
+        return self.container()
+
     def _client(self) -> Any:
         from azure.storage.blob import BlobServiceClient
 
@@ -53,14 +61,14 @@ class AzureServer:
 
 
 def _program() -> Path:
-    """azurite's program. Skips the test where there is none and npm cannot install it."""
+    """azurite's program, which npm installs where there is none."""
     home = Path(os.environ.get("ADAPTERDOCK_AZURITE", Path(sys.prefix) / "azurite"))
     installed = home / "node_modules" / ".bin" / "azurite-blob"
     if found := (installed if installed.exists() else shutil.which("azurite-blob")):
         return Path(found)
     npm = shutil.which("npm")
     if npm is None:
-        pytest.skip("azurite cannot be installed: there is no npm")
+        pytest.fail("azurite needs npm: install Node.js, or name azurite in ADAPTERDOCK_AZURITE")
     home.mkdir(parents=True, exist_ok=True)
     with (home / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # several workers may come here together
@@ -73,14 +81,13 @@ def _program() -> Path:
                 timeout=300,
             )
             if done.returncode or not installed.exists():
-                pytest.skip(f"azurite cannot be installed: {done.stderr[-300:]}")
+                pytest.fail(f"npm cannot install azurite: {done.stderr[-300:]}")
     return installed
 
 
 @pytest.fixture(scope="session")
 def azure_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AzureServer]:
     """The running service."""
-    pytest.importorskip("adlfs")
     folder = tmp_path_factory.mktemp("azurite")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -114,8 +121,10 @@ def _wait_until_ready(port: int, process: subprocess.Popen[bytes], log: Path) ->
 
 
 @pytest.fixture
-def azure(azure_server: AzureServer, monkeypatch: pytest.MonkeyPatch) -> AzureServer:
+def azure(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AzureServer:
     """The running service, with the environment set so that az:// URLs mean it."""
+    assert request.node.get_closest_marker("registries"), "mark this test `registries`"
+    azure_server: AzureServer = request.getfixturevalue("azure_server")
     for name in [name for name in os.environ if name.startswith("AZURE_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", azure_server.connection)

@@ -12,16 +12,19 @@ from typing import Any
 
 
 def killed_at_every_line(
-    act: Callable[[], object], modules: tuple[types.ModuleType, ...], before: Callable[[], object]
+    act: Callable[[], object],
+    modules: tuple[types.ModuleType, ...],
+    before: Callable[[], object],
+    step: int = 1,
 ) -> Iterator[int]:
     """Run ``before`` here and ``act`` in a fork of this process, which is killed at the first line
-    that it runs in ``modules``, then at the second, and so on, until one comes to its end. Yields
-    after each child that was killed: the number of the line."""
+    that it runs in ``modules``, then ``step`` lines later, and so on, until one comes to its end.
+    Yields after each child that was killed: the number of the line."""
     files = {str(Path(module.__file__ or "").resolve()) for module in modules}
     number = 0
     while True:
         before()
-        number += 1
+        number += step if number else 1
         child = os.fork()
         if child == 0:
             _end(act, files, number)

@@ -21,8 +21,9 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,11 @@ class S3Server:
             )
         return name
 
+    @cached_property
+    def shared(self) -> str:
+        """One bucket for tests that keep to a folder of their own: a new bucket takes seconds."""
+        return self.bucket()
+
     def put(self, bucket: str, key: str, content: bytes) -> dict[str, Any]:
         """Store an object; the answer has its ETag, and VersionId where versions are kept."""
         return self.client.call_s3("put_object", Bucket=bucket, Key=key, Body=content)
@@ -97,10 +103,9 @@ def _weed() -> str:
     return found
 
 
-@pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """The running service."""
-    folder = tmp_path_factory.mktemp("seaweed")
+@contextmanager
+def running_s3(folder: Path) -> Generator[S3Server]:
+    """The service, which keeps everything in ``folder``."""
     config = folder / "s3.json"
     identity = {
         "name": "tests",
@@ -139,6 +144,13 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """The running service."""
+    with running_s3(tmp_path_factory.mktemp("seaweed")) as server:
+        yield server
 
 
 def _wait_until_ready(endpoint: str, process: subprocess.Popen[bytes], log: Path) -> None:

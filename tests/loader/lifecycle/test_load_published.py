@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import adapterdock
 import pytest
+import torch
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.loader.load import attach
-from adapterdock.manifests.findings.errors import IntegrityError, SourceError, UsageError
-from adapterdock.registry.catalogue.catalogue import Catalogue
+from adapterdock.manifests.findings.errors import (
+    IntegrityError,
+    PolicyError,
+    SourceError,
+    UsageError,
+)
+from adapterdock.manifests.language.selector import parse_selector
+from adapterdock.registry.catalogue.catalogue import Catalogue, open_catalogue
+from adapterdock.registry.catalogue.local_storage import LocalStorage
 from adapterdock.registry.catalogue.promote import mark, promote
+from adapterdock.registry.catalogue.sign import sign_selected
 from adapterdock.registry.publishing import publish
 from support.near import close
 from support.peft_adapters import logits
 from support.published import registry
 from support.shelf import Shelf, manifest_of
+from support.signing import make_signer
 
 
 @pytest.fixture
@@ -98,3 +110,68 @@ def test_changed_contents_of_a_registry_are_refused(
             "registry://team/tone@1.0.0", "tone", registry=str(tmp_path / "registry")
         )
     assert model.adapters == {}
+
+
+def test_signatures_that_a_policy_demands_are_verified(
+    shelf: Shelf, tmp_path: Path, team: Catalogue
+) -> None:
+    anna, selector = make_signer(), parse_selector("1.0.0")
+    assert selector is not None
+    manifest = manifest_of(
+        shelf,
+        tmp_path,
+        adapters={"one": {"source": shelf.one}},
+        registries={"team": "./registry"},
+        policy={"require_signature": {"keys": [anna.key.pem]}},
+    )
+    model = attach(shelf.model(), manifest)
+    with pytest.raises(PolicyError) as refused:
+        model.load_adapter("registry://team/tone@1.0.0", "tone")
+    assert refused.value.code == "AD885"
+    sign_selected(team, "tone", selector, anna)
+    model.load_adapter("registry://team/tone@1.0.0", "tone")
+    assert close(logits(model, adapter="tone"), shelf.one.answer)
+
+
+def test_a_registry_that_a_policy_does_not_list_is_not_opened(
+    shelf: Shelf, tmp_path: Path, team: Catalogue
+) -> None:
+    manifest = manifest_of(
+        shelf,
+        tmp_path,
+        adapters={"one": {"source": shelf.one}},
+        registries={"team": "./registry"},
+        policy={"registries": [{"url": "./other"}]},
+    )
+    model = attach(shelf.model(), manifest)
+    for more in ({}, {"registry": str(tmp_path / "registry")}):
+        with pytest.raises(PolicyError) as refused:
+            model.load_adapter("registry://team/tone@1.0.0", "tone", **more)
+        assert refused.value.code == "AD856"
+
+
+def test_manifest_and_lock_give_the_same_answers_from_a_mirror_in_an_empty_home(
+    shelf: Shelf, tmp_path: Path, team: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = tmp_path / "desk"
+    registries = {"team": str(tmp_path / "registry")}
+    sources = {"tone": {"source": "registry://team/tone@prod"}}
+    manifest = manifest_of(
+        shelf, desk, base={"model": shelf.base}, adapters=sources, registries=registries
+    )
+    locked = adapterdock.lock(manifest)
+    answer = logits(adapterdock.load(manifest), adapter="tone")
+    assert close(answer, shelf.one.answer)
+
+    home = tmp_path / "home"
+    shutil.copytree(desk, home / "desk")
+    shutil.move(tmp_path / "registry", home / "mirror")
+    promote(open_catalogue(LocalStorage(home / "mirror")), "tone", "1.1.0", "prod")
+    text = manifest.read_text().replace(registries["team"], str(home / "mirror"))
+    (home / "desk" / manifest.name).write_text(text)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("ADAPTERDOCK_CACHE", str(home / "cache"))
+    moved = home / "desk" / manifest.name
+    again = adapterdock.load(moved, offline=True, frozen=True)
+    assert torch.equal(logits(again, adapter="tone"), answer)
+    assert adapterdock.lock(moved) == locked  # with the fingerprint of the base

@@ -30,7 +30,7 @@ RANGES = {
     "training": (746, 747, 748, 769, *range(793, 800), *range(820, 830)),
     "rules": range(800, 810),
     "policy": range(850, 860),
-    "registry": (844, 845, *range(860, 900)),
+    "registry": (*range(835, 850), 857, 858, 859, *range(860, 900)),
     "usage": range(900, 1000),
 }
 

@@ -83,6 +83,23 @@ def test_a_source_is_relative_to_the_file_that_it_is_written_in(desk: Desk) -> N
     assert read.directory == desk.folder
 
 
+def test_an_archive_is_relative_to_the_file_that_it_is_written_in(desk: Desk) -> None:
+    desk.write(
+        HEADER
+        + "adapters: {a: {source: 'oci-archive:out.tar:team/a:1.0'},"
+        + " b: {source: 'oci-archive:../out.tar'}, c: {source: 'oci-archive:/out.tar'}}\n"
+        + "registries: {r: 'oci-archive:./out.tar'}\n",
+        "common/base.yaml",
+    )
+    manifest = desk.read("extends: common/base.yaml\n").manifest
+    assert {name: str(adapter.source) for name, adapter in manifest.adapters.items()} == {
+        "a": "oci-archive:./common/out.tar:team/a:1.0",
+        "b": "oci-archive:./out.tar",
+        "c": "oci-archive:/out.tar",
+    }
+    assert str(manifest.registries["r"]) == "oci-archive:./common/out.tar"
+
+
 def test_a_chain_is_followed_from_folder_to_folder(desk: Desk) -> None:
     desk.write(HEADER + "adapters: {a: {source: ./a}}\n", "one/one.yaml")
     desk.write("extends: ../one/one.yaml\nadapters: {b: {source: ./b}}\n", "two/two.yaml")

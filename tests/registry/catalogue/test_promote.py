@@ -18,11 +18,11 @@ from adapterdock.manifests.findings.finding import Where
 from adapterdock.manifests.language.selector import parse_selector
 from adapterdock.registry.catalogue.catalogue import Catalogue, Resolved, Seen, open_catalogue
 from adapterdock.registry.catalogue.journal import head
+from adapterdock.registry.catalogue.metrics import parse_requirement
 from adapterdock.registry.catalogue.promote import (
     demote,
     history,
     mark,
-    parse_requirement,
     promote,
 )
 from support.published import Counted, publish, registry

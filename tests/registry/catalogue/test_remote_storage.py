@@ -174,6 +174,7 @@ def test_a_missing_bucket_is_not_an_empty_registry(s3: S3Server) -> None:
         assert caught.value.code == "AD214"
 
 
+@pytest.mark.registries
 def test_a_missing_container_is_not_an_empty_registry(azure: AzureServer) -> None:
     storage = open_storage("az://no-such-container/registry", directory=Path())
     for act in (lambda: storage.read("registry.json", 10), lambda: storage.create("one", b"1")):
@@ -194,6 +195,7 @@ def test_refused_credentials_are_named_without_them(
     assert s3.wrong_secret not in str(caught.value)
 
 
+@pytest.mark.registries
 def test_azure_says_that_a_file_exists(
     azure: AzureServer,
 ) -> None:

@@ -1,0 +1,105 @@
+"""Creates a large object on S3: in parts, several at once, completely or not at all.
+
+The object appears by the last request, which S3 refuses where one of its name exists (If-None-Match
+on CompleteMultipartUpload). s3fs can do that too, in rounds of ten parts of 50 MB; here parts are
+smaller and follow one another without rounds, so less memory is needed, and no round waits for its
+slowest part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from ..files.digests import PREFIX
+
+PART = 16 << 20
+"""Bytes of a part; S3 allows 5 MiB to 5 GiB, and :data:`MOST` parts."""
+MOST = 10_000
+AT_ONCE = 6
+"""Parts that are sent at once, and kept in memory."""
+
+
+class ChangedError(Exception):
+    """The file does not have the digest that it should have; nothing was created."""
+
+
+async def upload(fs: Any, bucket: str, key: str, path: Path, size: int, digest: str | None) -> None:
+    """Create an object with the bytes of a local file; runs on the loop of ``fs`` (s3fs).
+
+    The file is hashed while it is sent. Raises :class:`ChangedError` where its SHA-256 is not
+    ``digest`` (``sha256:HEX``), and what s3fs raises.
+    """
+    begun = await fs._call_s3("create_multipart_upload", Bucket=bucket, Key=key)
+    which = {"Bucket": bucket, "Key": key, "UploadId": begun["UploadId"]}
+    try:
+        tags = await _send(fs, which, path, size, digest)
+        parts = [{"PartNumber": n, "ETag": tag} for n, tag in sorted(tags.items())]
+        await fs._call_s3(
+            "complete_multipart_upload",
+            **which,
+            MultipartUpload={"Parts": parts},
+            IfNoneMatch="*",
+        )
+    except BaseException:
+        await _abort(fs, which)
+        raise
+
+
+async def _send(
+    fs: Any, which: dict[str, str], path: Path, size: int, digest: str | None
+) -> dict[int, str]:
+    """By number, the ETag of each part."""
+    loop, tags, hasher = asyncio.get_running_loop(), dict[int, str](), hashlib.sha256()
+    step = max(PART, -(-size // MOST))
+    reading = asyncio.Lock()
+    with path.open("rb", buffering=0) as file:
+        numbers = iter(range(1, -(-size // step) + 1))
+
+        async def work() -> None:
+            while True:
+                async with reading:  # in order, for the hash
+                    number = next(numbers, None)
+                    if number is None:
+                        return
+                    body = await loop.run_in_executor(None, _read, file, step)
+                    await loop.run_in_executor(None, hasher.update, body)
+                answer = await fs._call_s3("upload_part", PartNumber=number, Body=body, **which)
+                tags[number] = answer["ETag"]
+
+        await _all(work() for _ in range(AT_ONCE))
+        more = await loop.run_in_executor(None, file.read, 1)
+    if digest is not None and (more or PREFIX + hasher.hexdigest() != digest):
+        raise ChangedError
+    return tags
+
+
+async def _all(works: Iterator[Any]) -> None:
+    """The first failure ends the others, and is raised when they have ended."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _read(file: IO[bytes], size: int) -> bytes:
+    """So many bytes, fewer only at the end."""
+    buffer = bytearray(size)
+    view, got = memoryview(buffer), 0
+    while got < size and (count := file.readinto(view[got:])):  # type: ignore[attr-defined]
+        got += count
+    return bytes(view[:got]) if got < size else bytes(buffer)
+
+
+async def _abort(fs: Any, which: dict[str, str]) -> None:
+    """The parts cost space until the upload is ended; S3's own rules may end it too."""
+    try:
+        await asyncio.shield(fs._call_s3("abort_multipart_upload", **which))
+    except Exception:
+        return

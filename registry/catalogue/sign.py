@@ -1,0 +1,82 @@
+"""Adding a signature to what is published already: a version, the value of an alias, or a mark."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...manifests.findings import registry as codes
+from ...manifests.findings.errors import IntegrityError, SourceError, UsageError
+from .catalogue import Catalogue
+from .envelope import Kind
+from .init import require_writable
+from .layout import alias_folder, marks_folder
+from .selector import Selector
+from .series import BrokenSeriesError, last_two
+from .signer import Signer
+from .signing import Signable, add_later, entry_of, value_of
+
+
+@dataclass(frozen=True)
+class Signed:
+    """What was signed, in words and by its path; ``new`` is whether the key had not yet."""
+
+    what: str
+    path: str
+    new: bool
+
+
+def sign_selected(
+    catalogue: Catalogue, name: str, selector: Selector, signer: Signer, *, mark: bool = False
+) -> Signed:
+    """Sign what a selector names: a version's entry, or with ``mark`` its last mark; or the
+    present value of an alias.
+
+    Raises:
+        UsageError: A range, which selects something else tomorrow; or the signer refuses.
+        SourceError: Nothing is published there.
+        IntegrityError: What is there cannot be used, so it should not be signed.
+    """
+    require_writable(catalogue)
+    what, signable = _signable(catalogue, name, selector, mark)
+    new = add_later(catalogue.storage, name, signable, signer)
+    return Signed(what, signable.file.path, new)
+
+
+def _signable(
+    catalogue: Catalogue, name: str, selector: Selector, mark: bool
+) -> tuple[str, Signable]:
+    text = f"{name}@{selector.text}"
+    if selector.range is not None or (mark and selector.version is None):
+        raise UsageError(
+            codes.BAD_REFERENCE.finding(
+                f"Cannot sign {text}",
+                found=selector.text,
+                expected="an exact version" if mark else "an exact version, a digest or an alias",
+            )
+        )
+    if mark:
+        return f"the mark of {text}", _last_mark(catalogue, name, selector.text)
+    if selector.alias is not None:
+        values = catalogue.alias_values(catalogue.listing(name), selector.alias)  # they chain
+        found = catalogue.resolve(name, selector)
+        assert found.alias is not None
+        last = values[found.alias.serial - 1]
+        folder = alias_folder(name, selector.alias)
+        signable = value_of(catalogue.id, Kind.ALIAS, name, folder, last.number, last.digest)
+        return f"value {last.number} of {text}, which selects {found.entry.version}", signable
+    found = catalogue.resolve(name, selector)
+    version = found.entry.version
+    return f"{name}@{version}", entry_of(catalogue.id, name, version, found.digest)
+
+
+def _last_mark(catalogue: Catalogue, name: str, version: str) -> Signable:
+    folder = marks_folder(name, version)
+    try:
+        _, last = last_two(catalogue.storage, folder, catalogue.storage.find(folder))
+    except BrokenSeriesError as error:
+        raise IntegrityError(codes.HISTORY_BROKEN.finding(str(error), catalogue.where)) from error
+    if last is None:
+        raise SourceError(
+            codes.NOT_PUBLISHED.finding(f"{name}@{version} has no mark", catalogue.where)
+        )
+    return value_of(catalogue.id, Kind.MARK, name, folder, last.number, last.digest)

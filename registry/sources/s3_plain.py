@@ -1,0 +1,143 @@
+"""Bodies of large S3 objects by plain requests.
+
+s3fs receives every body on one thread, in small pieces, and that thread is slower than most
+networks. So its client only signs a URL, which urllib3 (botocore's own HTTP library) then gets on
+the caller's thread. Where the user's settings ask for more than that, s3fs does it all.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any, cast
+from urllib.request import getproxies, proxy_bypass
+
+from .filesystems import CONNECT_TIMEOUT
+from .pace import Limits
+
+_VALID = 900
+"""Seconds for which a signed URL is used; it is valid for twice as long."""
+_PIECE = 256 << 10
+_BUNDLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
+"""Environment variables that botocore takes certificates from, in this order."""
+_CONNECTIONS = 16
+_SIGNER = "adapterdock-signed-urls"
+
+
+class PlainError(Exception):
+    """The plain road does not lead there; s3fs may, or says why not."""
+
+
+class PlainRoad:
+    """Of one filesystem of s3fs. Usable from several threads."""
+
+    def __init__(self, fs: Any) -> None:
+        self._fs = fs
+        self._lock = Lock()
+        self._urls: dict[tuple[str, str, str | None], tuple[str, float]] = {}
+        self._pool: Any = None
+        self.open: bool = _is_plain(fs)
+
+    @contextmanager
+    def get(
+        self, bucket: str, key: str, version: str | None, headers: Mapping[str, str]
+    ) -> Generator[tuple[int, Mapping[str, str], Iterator[bytes]]]:
+        """Status, headers and body of the answer to a GET. Raises :class:`PlainError` for an answer
+        that is not 206, and ``TimeoutError`` where the server falls silent. A body that breaks off
+        ends early."""
+        from urllib3.exceptions import HTTPError, ReadTimeoutError
+
+        try:
+            url = self._url(bucket, key, version)
+            answer = self._connections(url).request(
+                "GET",
+                url,
+                headers={**headers, "Accept-Encoding": "identity"},
+                preload_content=False,
+                decode_content=False,
+                redirect=False,
+                retries=False,
+            )
+        except Exception as error:
+            self.open = False
+            raise PlainError(type(error).__name__) from None  # its text has the URL
+        try:
+            if answer.status != 206:
+                raise PlainError(f"HTTP {answer.status}")
+            yield answer.status, answer.headers, self._pieces(answer)
+        except ReadTimeoutError:
+            raise TimeoutError("the server sent nothing") from None
+        except HTTPError:
+            return  # a body that broke off is too short, and its rest is asked for again
+        finally:
+            if answer.length_remaining:  # else its connection is used again
+                answer.close()
+            answer.release_conn()
+
+    def _pieces(self, answer: Any) -> Iterator[bytes]:
+        while piece := answer.read(_PIECE):
+            yield piece
+
+    def _url(self, bucket: str, key: str, version: str | None) -> str:
+        from fsspec.asyn import sync
+
+        asked = (bucket, key, version)
+        with self._lock:
+            url, until = self._urls.get(asked, ("", 0.0))
+            if time.monotonic() < until:
+                return url
+            url = str(cast("Any", sync(self._fs.loop, self._sign, *asked)))
+            self._urls[asked] = (url, time.monotonic() + _VALID)
+            return url
+
+    async def _sign(self, bucket: str, key: str, version: str | None) -> str:
+        await self._fs.set_session()
+        client = await self._fs.get_s3(bucket)
+        events = client.meta.events
+        events.register_first("choose-signer.s3.GetObject", _same_signature, _SIGNER)
+        which = {} if version is None else {"VersionId": version}
+        return await client.generate_presigned_url(
+            "get_object", Params={"Bucket": bucket, "Key": key, **which}, ExpiresIn=2 * _VALID
+        )
+
+    def _connections(self, url: str) -> Any:
+        import certifi
+        from urllib3 import PoolManager, Timeout
+
+        host = url.split("/")[2].rpartition("@")[2].partition(":")[0]
+        if getproxies() and not proxy_bypass(host):
+            raise PlainError("a proxy")
+        with self._lock:
+            if self._pool is None:
+                silence = Limits.from_environment().silence
+                self._pool = PoolManager(
+                    maxsize=_CONNECTIONS,
+                    timeout=Timeout(connect=CONNECT_TIMEOUT, read=silence),
+                    ca_certs=next(filter(None, map(os.environ.get, _BUNDLES)), certifi.where()),
+                )
+            return self._pool
+
+
+def _same_signature(signature_version: object, **_: object) -> object:
+    """A URL is signed as requests are. By itself botocore signs URLs in a way (version 2) that
+    newer regions refuse."""
+    return "s3v4-query" if signature_version in ("v4-query", "s3v4-query") else None
+
+
+def _is_plain(fs: Any) -> bool:
+    """Whether nothing is set that a plain request would not respect."""
+    client = dict(getattr(fs, "client_kwargs", None) or {})
+    config = dict(getattr(fs, "config_kwargs", None) or {})
+    known = {"endpoint_url", "region_name", "aws_access_key_id", "aws_secret_access_key"}
+    known |= {"aws_session_token"}
+    ours = {"connect_timeout", "read_timeout", "retries", "http_session_cls", "signature_version"}
+    ours |= {"max_pool_connections", "s3"}
+    return (
+        client.keys() <= known
+        and config.keys() <= ours
+        and not getattr(fs, "s3_additional_kwargs", None)
+        and not getattr(fs, "req_kw", None)
+    )

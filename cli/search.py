@@ -67,7 +67,8 @@ def search(
     """Search the adapters of registries.
 
     Reads a list of all versions that the registry has, and keeps an index of it in the cache. No
-    adapter is read. Exit status 3 if a registry could not be searched, 1 if none could.
+    adapter is read. A registry that cannot be reached is searched as it was last time. Exit status
+    3 if a registry could not be searched, 1 if none could.
 
     Examples:
 
@@ -107,6 +108,7 @@ def _describe(one: Searched) -> dict[str, Any]:
         "name": one.name,
         "url": one.url,
         "id": one.id,
+        "as_of": one.as_of,
         "total": None if hits is None else hits.total,
         "unknown": None if hits is None else hits.unknown,
         "versions": [] if hits is None else [_row(row) for row in hits.rows],
@@ -142,6 +144,9 @@ def _print(found: Sequence[Searched]) -> None:
     ]
     if table:
         print_table(("adapter", "method", "marks", "licence", "base", "about"), table, out)
+    for one in found:
+        if one.as_of is not None:
+            err.line(f"{one.name or one.url} cannot be reached: searched as of {one.as_of}")
     total = sum(one.hits.total for one in found if one.hits is not None)
     unknown = sum(one.hits.unknown for one in found if one.hits is not None)
     more = "" if total == len(table) else f", of which {len(table)} are shown (--limit)"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..manifests.findings import registry as codes
-from ..manifests.findings.errors import AdapterdockError, UsageError
+from ..manifests.findings.errors import AdapterdockError, OfflineError, UsageError
 from ..manifests.findings.finding import Finding
 from ..manifests.language.names import did_you_mean
 from ..manifests.manifest import ManifestFile
@@ -29,6 +29,8 @@ class Reached:
     row: Configured
     catalogue: Catalogue | None = None
     problems: tuple[Finding, ...] = ()
+    offline: bool = False
+    """Whether it needs the network, which cannot be used."""
 
 
 def open_registry(
@@ -45,8 +47,13 @@ def open_named(text: str, file: ManifestFile | None = None, *, offline: bool = F
     """The registry at a URL, or the one of this local name: a word without ``/`` and ``:``."""
     name = local_name(text)
     if name is not None:
-        return open_configured(_known(name, configured(file)), offline=offline)
+        return open_configured(named(name, file), offline=offline)
     return open_catalogue(open_storage(text, directory=Path.cwd(), offline=offline))
+
+
+def named(name: str, file: ManifestFile | None = None) -> Configured:
+    """The configured registry of this local name. Raises :class:`UsageError`."""
+    return _known(name, configured(file))
 
 
 def open_only(file: ManifestFile | None = None) -> Catalogue:
@@ -82,7 +89,7 @@ def reach(rows: Iterable[Configured], *, offline: bool = False) -> list[Reached]
         try:
             return Reached(row, open_configured(row, offline=offline))
         except AdapterdockError as error:
-            return Reached(row, problems=error.findings)
+            return Reached(row, None, error.findings, isinstance(error, OfflineError))
 
     return each(one, list(rows), _WORKERS)
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from ..manifests.findings import registry as codes
-from ..manifests.findings.errors import AdapterdockError, UsageError
+from ..manifests.findings.errors import AdapterdockError, OfflineError, UsageError
 from ..manifests.findings.finding import Finding
 from ..manifests.manifest import ManifestFile
 from .catalogue.catalogue import Catalogue
-from .catalogue.index_file import current_index, forget_index
+from .catalogue.index_file import current_index, forget_index, kept_index
 from .catalogue.search_index import Query, SearchIndex
 from .catalogue.thin_row import ThinRow
 from .configured import configured
-from .registries import local_name, open_named, reach
+from .registries import local_name, named, open_named, reach
 from .sources.failures import scrub
 from .store.store import Store
 
@@ -44,6 +45,8 @@ class Searched:
     id: str | None = None
     hits: Hits | None = None
     problems: tuple[Finding, ...] = ()
+    as_of: str | None = None
+    """When the hits were current (UTC), where the registry cannot be reached now."""
 
 
 def search_all(
@@ -56,6 +59,8 @@ def search_all(
     offline: bool = False,
 ) -> list[Searched]:
     """Search one registry, or all that are configured.
+
+    One that cannot be reached is searched by the index of the last search, if there is one.
 
     Args:
         query: What is searched.
@@ -70,8 +75,16 @@ def search_all(
         SourceError: ``registry`` cannot be opened.
     """
     if registry is not None:
-        catalogue = open_named(registry, file, offline=offline)
-        return [_searched(local_name(registry), catalogue, query, store, base)]
+        name = local_name(registry)
+        try:
+            catalogue = open_named(registry, file, offline=offline)
+        except OfflineError:
+            url = registry if name is None else str(named(name, file).source)
+            kept = _kept(name, scrub(url), query, store, base)
+            if kept is None:
+                raise
+            return [kept]
+        return [_searched(name, catalogue, query, store, base)]
     rows = configured(file)
     if not rows:
         raise UsageError(
@@ -81,12 +94,31 @@ def search_all(
                 hint="Pass --registry URL, or name registries in config.toml under `registries`.",
             )
         )
-    return [
-        Searched(one.row.name, scrub(str(one.row.source)), problems=one.problems)
-        if one.catalogue is None
-        else _searched(one.row.name, one.catalogue, query, store, base)
-        for one in reach(rows.values(), offline=offline)
-    ]
+    found: list[Searched] = []
+    for one in reach(rows.values(), offline=offline):
+        name, url = one.row.name, scrub(str(one.row.source))
+        if one.catalogue is not None:
+            found.append(_searched(name, one.catalogue, query, store, base))
+            continue
+        kept = _kept(name, url, query, store, base) if one.offline else None
+        found.append(kept or Searched(name, url, problems=one.problems))
+    return found
+
+
+def _kept(
+    name: str | None, url: str, query: Query, store: Store, base: Measured | None
+) -> Searched | None:
+    """What the index of the last search says of a registry that cannot be reached."""
+    try:
+        with kept_index(url, store) as kept:
+            if kept is None:
+                return None
+            index, at = kept
+            hits = _ask(index, query, base)
+    except sqlite3.Error:
+        return None
+    as_of = datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="seconds")
+    return Searched(name, url, hits=hits, as_of=as_of)
 
 
 def _searched(

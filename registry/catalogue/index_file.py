@@ -8,6 +8,7 @@ to, the index is in memory.
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 from collections.abc import Generator, Iterable
 from contextlib import closing, contextmanager, suppress
@@ -38,8 +39,7 @@ _UNUSABLE = (sqlite3.Error, UnusableIndexError, OSError, StoreError)
 def index_path(store: Store, catalogue: Catalogue) -> Path:
     """Where the index of a registry is. A copy of the registry at another place has its own: it may
     be behind."""
-    place = sha256_bytes(catalogue.storage.url.encode("utf-8", "replace")).rpartition(":")[2]
-    return store.root / FOLDER / f"{catalogue.id}-{place[:16]}.sqlite"
+    return store.root / FOLDER / f"{catalogue.id}-{_place(catalogue.storage.url)}.sqlite"
 
 
 @contextmanager
@@ -63,6 +63,29 @@ def current_index(
         connection = (None if in_memory else _kept(store, path, fill)) or _in_memory(fill)
     with closing(connection):
         yield SearchIndex(connection), problems
+
+
+@contextmanager
+def kept_index(url: str, store: Store) -> Generator[tuple[SearchIndex, float] | None]:
+    """The index that was last used of the registry at ``url``, which cannot be reached now, and
+    when it was current (seconds since 1970); ``None`` where there is none that can be used."""
+    found: list[tuple[float, Path]] = []
+    with suppress(OSError):
+        paths = (store.root / FOLDER).glob(f"*-{_place(url)}.sqlite")
+        found = sorted(((path.stat().st_mtime, path) for path in paths), reverse=True)
+    for at, path in found:
+        try:
+            connection = _open(path)
+        except sqlite3.Error:
+            continue
+        with closing(connection):
+            try:
+                index = SearchIndex.of(connection, path.name.partition("-")[0], __version__)
+            except _UNUSABLE:
+                continue
+            yield index, at
+            return
+    yield None
 
 
 def forget_index(catalogue: Catalogue, store: Store) -> None:
@@ -90,6 +113,10 @@ def _filled(catalogue: Catalogue, problems: list[Finding]) -> _Fill:
     return _Fill(catalogue, known.rows, recent(catalogue, known.number))
 
 
+def _place(url: str) -> str:
+    return sha256_bytes(url.encode("utf-8", "replace")).rpartition(":")[2][:16]
+
+
 def _updated(catalogue: Catalogue, path: Path) -> sqlite3.Connection | None:
     """The index in a file, brought up to date; ``None`` where it has to be built."""
     if not path.is_file():
@@ -97,7 +124,10 @@ def _updated(catalogue: Catalogue, path: Path) -> sqlite3.Connection | None:
     connection: sqlite3.Connection | None = None
     try:
         connection = _open(path)
-        return _brought_up(catalogue, connection)
+        current = _brought_up(catalogue, connection)
+        with suppress(OSError):
+            os.utime(path)  # when it was current
+        return current
     except _UNUSABLE as error:
         _log.info("%s is built again: %s", path, error or type(error).__name__)
         if connection is not None:

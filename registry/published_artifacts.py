@@ -73,11 +73,11 @@ def envelopes_of(folder: PublishedFolder) -> list[bytes]:
 def _part(folders: list[PublishedFolder]) -> dict[str, bytes]:
     """Of one registry."""
     wanted: dict[str, list[str]] = {}
-    lines: set[int] = set()
+    seen = [0]
     for folder in folders:
         entry, journal = folder.resolved.entry, folder.locked().journal
         wanted.setdefault(entry.name, []).append(entry.version)
         if journal is not None:
-            lines.add(journal.serial)
+            seen.append(journal.serial)
     registry: OpenRegistry = folders[0].registry
-    return part_of(registry.catalogue, wanted, sorted(lines))
+    return part_of(registry.catalogue, wanted, max(seen))

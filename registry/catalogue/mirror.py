@@ -23,6 +23,7 @@ from .init import keep_bytes, prove_exclusive
 from .inventory import JOURNAL_SERIES, RULES_SERIES, Inventory, Part, take_inventory
 from .layout import ADAPTERS, GC, HOLDS, IDENTITY, JOURNAL, MIRROR, PROBE
 from .mirror_copy import Copying, blobs_of
+from .registry_part import PART, is_part
 from .series import canonical
 from .snapshot import snapshot_number
 from .storage import Storage, write_once
@@ -260,6 +261,8 @@ def _begin(origin: Catalogue, storage: Storage, local: bool) -> None:
     if local:
         keep_bytes(storage)
     data = {"format": FORMAT, "id": origin.id, "origin": origin.storage.url}
+    if is_part(origin.storage):
+        data[PART] = True
     write_once(storage, MIRROR, canonical(data))
     write_once(storage, IDENTITY, origin.storage.read(IDENTITY, LIMIT + 1))
 

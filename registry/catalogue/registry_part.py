@@ -2,46 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import IntegrityError
-from .catalogue import Catalogue, Listing
-from .entry import LIMIT
+from ..files.pool import each
+from .catalogue import FORMAT, Catalogue, Listing
+from .entry import LIMIT, InvalidEntryError, parse_object
 from .layout import (
     IDENTITY,
     JOURNAL,
+    MIRROR,
     RULES,
     alias_folder,
     entry_file,
     marks_folder,
     value_signatures_folder,
 )
-from .series import file_of
+from .series import canonical, file_of
+from .storage import Storage
+
+MOST_LINES = 2000
+"""Lines of a journal that go along."""
+PART = "part"
+"""In ``mirror.json``: this is not all of a registry."""
+_WORKERS = 16
+"""Files that are read at once."""
 
 
 def part_of(
-    catalogue: Catalogue, wanted: Mapping[str, Collection[str]], lines: Iterable[int] = ()
+    catalogue: Catalogue, wanted: Mapping[str, Collection[str]], line: int = 0
 ) -> dict[str, bytes]:
     """By path, all files of these versions but their contents, byte for byte.
 
     Marks and signatures go along. An alias has its values up to the last one that selects a version
     which is here, so that it selects what it can. Rules go along where the registry can be listed.
+    The part says that it is a mirror: nobody can publish to it.
 
     Args:
         catalogue: The registry.
         wanted: By name, versions.
-        lines: Numbers of journal lines, which a lock has seen.
+        line: The number of the last journal line that a lock has seen. The lines before it go along
+            too, unless there are more than :data:`MOST_LINES`.
 
     Raises:
         SourceError: Something cannot be read.
         IntegrityError: A history is broken.
     """
     storage = catalogue.storage
+    first = 1 if line <= MOST_LINES else line
+    lines = range(first, line + 1) if line else ()
     paths = [IDENTITY, *(f"{JOURNAL}/{file_of(number)}" for number in lines)]
     if storage.lists:
         paths += storage.find(RULES)
-    found: dict[str, bytes] = {}
+    found = {MIRROR: canonical({"format": FORMAT, "id": catalogue.id, PART: True})}
     for name, versions in wanted.items():
         listing = catalogue.listing(name)
         values = _values(catalogue, listing, versions)
@@ -51,7 +65,18 @@ def part_of(
             folder, _, file = path.rpartition("/")
             signatures = value_signatures_folder(name, folder, int(file.partition(".")[0]))
             paths += [one for one in listing.paths if one.startswith(f"{signatures}/")]
-    return found | {path: _read(catalogue, path) for path in dict.fromkeys(paths)}
+    paths = list(dict.fromkeys(paths))
+    read = each(lambda path: _read(catalogue, path), paths, _WORKERS)
+    return found | dict(zip(paths, read, strict=True))
+
+
+def is_part(storage: Storage) -> bool:
+    """Whether this is such a part, or a mirror of one: versions that an alias once selected are
+    missing on purpose."""
+    try:
+        return parse_object(storage.read(MIRROR, LIMIT + 1)).get(PART) is True
+    except (FileNotFoundError, InvalidEntryError):
+        return False
 
 
 def _read(catalogue: Catalogue, path: str) -> bytes:

@@ -31,6 +31,7 @@ from .journal_lines import (
     signature_of_line,
 )
 from .layout import MIRROR, blob_file, entry_file
+from .registry_part import is_part
 from .rules_series import rules_in_force
 from .series import BrokenSeriesError, Value, check_chain, read_value
 from .storage import Storage
@@ -255,7 +256,8 @@ def _series(
             values.append(value)
         found.values[series] = values
     if series.part is Part.ALIAS:
-        for value in values:
+        # what a part of a registry cannot have are versions that were selected before
+        for value in values[-1:] if is_part(catalogue.storage) else values:
             finding = _alias_value(catalogue, series, value, found)
             if finding is not None:
                 found.findings.append(finding)

@@ -17,6 +17,7 @@ from adapterdock.manifests.findings.errors import (
     UsageError,
 )
 from adapterdock.registry.bundling import bundle
+from adapterdock.registry.catalogue import registry_part
 from adapterdock.registry.catalogue.archive_storage import REGISTRY_TYPE, pack_registry
 from adapterdock.registry.catalogue.catalogue import Catalogue, open_catalogue
 from adapterdock.registry.catalogue.envelope import Kind, SignedFile, sign
@@ -27,6 +28,8 @@ from adapterdock.registry.catalogue.layout import (
     signatures_folder,
     value_signatures_folder,
 )
+from adapterdock.registry.catalogue.local_storage import LocalStorage
+from adapterdock.registry.catalogue.mirror import mirror
 from adapterdock.registry.catalogue.oci_artifact import (
     read_adapter,
     read_signatures,
@@ -40,6 +43,7 @@ from adapterdock.registry.catalogue.setup_artifact import Content
 from adapterdock.registry.catalogue.signatures import add_signature
 from adapterdock.registry.catalogue.signer import Signer
 from adapterdock.registry.catalogue.storage import Storage
+from adapterdock.registry.catalogue.verify import verify_registry
 from adapterdock.registry.publishing import publish
 from adapterdock.registry.store.store import Store
 from adapterdock.registry.unbundling import unpack
@@ -346,3 +350,34 @@ def test_a_key_on_this_machine_only_is_refused(team: Team, where: str) -> None:
     with pytest.raises(UsageError) as caught:
         team.bundle()
     assert caught.value.code == "AD897"
+
+
+def test_the_archive_is_a_mirror_that_can_be_mirrored(team: Team, tmp_path: Path) -> None:
+    signature = team.sign(
+        Kind.ENTRY, entry_file("refunds", "2.0.0"), signatures_folder("refunds", "2.0.0")
+    )
+    mark(team.catalogue, "refunds", "2.0.0", "deprecate")
+    adapterdock.lock(team.project.manifest, upgrade_all=True)
+    team.bundle()
+    archived = open_catalogue(team.storage)
+    verified = verify_registry(archived)
+    assert verified.findings == ()
+    copied = mirror(archived, LocalStorage(tmp_path / "copy"), local=True)
+    assert (copied.id, copied.names) == (team.catalogue.id, ("deep/tone", "refunds"))
+    shutil.move(team.project.folder / "registry", tmp_path / "gone")
+    team.write(team.sources, team=str(tmp_path / "copy"))
+    store = Store(tmp_path / "fresh")
+    assert adapterdock.pull(team.project.manifest, frozen=True, store=store).adapters
+    found = LocalStorage(tmp_path / "copy").find(signatures_folder("refunds", "2.0.0"))
+    assert [LocalStorage(tmp_path / "copy").read(path, 1 << 20) for path in found] == [signature]
+
+
+def test_a_long_journal_stays_behind_but_for_the_line_that_was_seen(
+    team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry_part, "MOST_LINES", 3)
+    team.bundle()
+    assert [*team.storage.find("journal")] == ["journal/00000006.json"]
+    shutil.rmtree(team.project.folder / "registry")
+    team.write(team.sources, team="oci-archive:../out.oci.tar")
+    assert adapterdock.lock(team.project.manifest).adapters["r"].revision == "2.0.0"

@@ -19,10 +19,11 @@ from ..manifests.findings.errors import (
     AdapterdockError,
     IntegrityError,
     OfflineError,
+    PolicyError,
     SourceError,
     UsageError,
 )
-from ..manifests.findings.finding import Finding, Where
+from ..manifests.findings.finding import Finding, Severity, Where
 from ..manifests.language.names import did_you_mean, listed
 from ..manifests.language.selector import Selector, parse_selector
 from ..manifests.language.source import Source, SourceSyntaxError
@@ -31,8 +32,9 @@ from . import policy as policy_checks
 from .catalogue.catalogue import Catalogue, Listing, Resolved, Seen, open_catalogue
 from .catalogue.layout import BLOBS
 from .catalogue.open_storage import open_storage
+from .catalogue.trusted import verify_mark
 from .configured import Configured, configured
-from .demands import is_proved, require_files_of, require_trusted
+from .demands import demands_of, is_proved, require_files_of, require_trusted
 from .files.digests import PREFIX
 from .files.disk import guarded
 from .files.facts import FileFact
@@ -389,7 +391,14 @@ def warnings_of(opening: Opening, version: str) -> list[Finding]:
     name = name_in_registry(opening.source)
     try:
         registry = open_registry_of(opening)
-        mark = registry.catalogue.mark(registry.listing(name), version)
+        listing = registry.listing(name)
+        mark = registry.catalogue.mark(listing, version)
+        demands = demands_of(
+            opening.policies, registry.place, registry.catalogue.id, Path.cwd(), opening.where
+        )
+        found = verify_mark(registry.catalogue, listing, version, demands).findings
+        if wrong := [one for one in found if one.severity is Severity.ERROR]:
+            raise PolicyError(*wrong)
     except OfflineError:
         return []
     except AdapterdockError as error:

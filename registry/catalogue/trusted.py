@@ -69,6 +69,21 @@ def verify_resolved(
     return Verified(tuple(sorted(keys)), tuple(findings))
 
 
+def verify_mark(
+    catalogue: Catalogue, listing: Listing, version: str, demands: Sequence[Demand]
+) -> Verified:
+    """Verify the signatures of the last mark of a version, where marks are demanded to have some.
+    ``listing`` is of the name. Raises as :func:`verify_resolved` does."""
+    required = [one.requirement for one in demands if Kind.MARK in one.kinds]
+    value = catalogue.mark_value(listing, version) if required else None
+    if value is None:
+        return Verified((), ())
+    folder = marks_folder(listing.name, version)
+    signable = value_of(catalogue.id, Kind.MARK, listing.name, folder, value.number, value.digest)
+    envelopes = read_signatures(catalogue.storage, signable.folder, listing.paths)
+    return verify(signable.file, envelopes, required)
+
+
 def _check_alias(catalogue: Catalogue, resolved: Resolved, alias: str) -> list[Finding]:
     """A finding unless the value of the alias is known, and selects what was resolved. A lock that
     somebody edited could name a signed value and another version."""

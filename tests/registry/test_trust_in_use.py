@@ -56,7 +56,7 @@ class Team:
             "version: 1\nbase: {model: ./base, aliases: [org/base]}\n"
             "registries: {team: ./registry}\n"
         )
-        publish(folder, f"team/refunds@{version}", manifest=manifest, signer=signer)
+        publish(folder, f"team/refunds@{version}", manifest=manifest, sign=signer)
         shutil.rmtree(folder)
 
     def use(self, selector: str, **sections: Any) -> None:
@@ -218,6 +218,22 @@ def test_a_mark_without_a_signature_cannot_steer_a_range_but_breaks_no_lock(team
     assert team.pull().adapters["tone"]
     team.project.lock_file.unlink()
     assert team.validate() == ["AD885"]
+
+
+def test_a_mark_without_a_signature_says_nothing_of_a_locked_version(team: Team) -> None:
+    team.demand(of=EVERYTHING)
+    team.lock()
+
+    def warnings() -> list[str]:
+        report = adapterdock.validate(team.project.manifest, policy=team.policy)
+        assert report.errors == ()
+        return [one.code for one in report.findings if one.code in ("AD869", "AD894")]
+
+    assert warnings() == []
+    mark(team.catalogue, "refunds", "1.0.0", "deprecate", why="use mine")
+    assert warnings() == ["AD894"]
+    mark(team.catalogue, "refunds", "1.0.0", "deprecate", signer=ANNA)
+    assert warnings() == ["AD869"]
 
 
 def test_a_registry_is_allowed_by_its_url_and_id_and_signed_by_its_keys(team: Team) -> None:

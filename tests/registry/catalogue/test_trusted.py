@@ -99,7 +99,9 @@ def test_a_changed_byte_of_the_entry_is_refused(team: Team) -> None:
     team.put()
     path = entry_file("refunds", "1.0.0")
     raw = (team.root / path).read_bytes()
-    team.replace(path, raw.replace(b'"size":5', b'"size":6'))
+    changed = raw.replace(b'"rank":8', b'"rank":9')
+    assert changed != raw
+    team.replace(path, changed)
     assert team.check("1.0.0", demand(ANNA)) == ((), ["AD884", "AD885"])
 
 

@@ -98,7 +98,8 @@ class _Replayed:
         return self._call("times", folder)
 
     def create(self, path: str, content: bytes | Path) -> None:
-        self._call("create", path, content)
+        raw = content.read_bytes() if isinstance(content, Path) else content
+        self._call("create", path, raw)  # the process may remove its own file
 
     def remove(self, path: str) -> None:
         self._call("remove", path)

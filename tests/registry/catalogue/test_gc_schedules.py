@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,15 @@ import pytest
 from adapterdock.registry.catalogue import collect as collecting
 from adapterdock.registry.catalogue import hold as holding
 from adapterdock.registry.catalogue import init, publish
+from adapterdock.registry.catalogue import mirror as mirroring
+from adapterdock.registry.catalogue import mirror_copy as copying
 from adapterdock.registry.catalogue.catalogue import Catalogue
 from adapterdock.registry.catalogue.collect import collect
 from adapterdock.registry.catalogue.entry import Entry
 from adapterdock.registry.catalogue.hold import digests_in
 from adapterdock.registry.catalogue.layout import blob_file
 from adapterdock.registry.catalogue.publish import publish_entry
-from adapterdock.registry.catalogue.series import Value
+from adapterdock.registry.catalogue.series import Value, canonical
 from adapterdock.registry.catalogue.storage import Storage
 from adapterdock.registry.files.digests import sha256_bytes
 from support.published import contents, entry
@@ -27,13 +29,13 @@ MOST = 3
 """How often one of three processes is interrupted by another one; of two, any number of times."""
 
 
+def in_turn(act: Callable[[object], object], items: Sequence[object], _: int) -> list[object]:
+    return [act(item) for item in items]
+
+
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No threads, no waiting, and no journal, which shares no file with gc."""
-
-    def in_turn(act: Callable[[object], object], items: list[object], _: int) -> list[object]:
-        return [act(item) for item in items]
-
     monkeypatch.setattr(collecting, "each", in_turn)
     monkeypatch.setattr(publish, "note", lambda *_: Value(1, b"{}"))
     monkeypatch.setattr(init, "_proven", {URL})
@@ -165,3 +167,20 @@ def test_the_search_finds_what_each_part_of_the_protocol_prevents(
         monkeypatch.setattr(_Hurried, "_is_removing", lambda *_: False)
     with pytest.raises(AssertionError, match=r"p: create adapters/refunds"):
         explored(orphans(one), p=publisher(one), g=collector())
+
+
+def test_a_mirror_and_a_gc_of_it_in_every_order(
+    one: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    origin = Memory({"registry.json": b'{"format":1,"id":"aaaaaaaaaaaaaaaa"}'})
+    publisher(one)(origin)
+    monkeypatch.setattr(mirroring, "each", in_turn)
+    monkeypatch.setattr(copying, "each", in_turn)
+
+    def run(storage: Storage) -> None:
+        mirroring.mirror(Catalogue(origin, "a" * 16), storage)
+
+    begun = {"mirror.json": canonical({"id": "a" * 16})}  # by one who was killed
+    found = explored({**begun, **orphans(one)}, m=run, g=collector())
+    assert ("done", "done") in found.endings
+    assert found.endings <= {("done", "done"), ("AD846", "done")}

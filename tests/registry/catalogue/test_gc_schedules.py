@@ -37,7 +37,11 @@ def in_turn(act: Callable[[object], object], items: Sequence[object], _: int) ->
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No threads, no waiting, and no journal, which shares no file with gc."""
     monkeypatch.setattr(collecting, "each", in_turn)
-    monkeypatch.setattr(publish, "note", lambda *_: Value(1, b"{}"))
+
+    def note(*_: object) -> Value:
+        return Value(1, b"{}")
+
+    monkeypatch.setattr(publish, "note", note)
     monkeypatch.setattr(init, "_proven", {URL})
     monkeypatch.setattr(holding, "PATIENCE", 2)
     monkeypatch.setattr(holding, "Hold", _Hurried)
@@ -100,9 +104,7 @@ def test_one_publisher_and_one_gc_in_every_order(one: Mapping[str, Path], there:
     found = explored(start, p=publisher(one), g=collector())
     assert ("done", "done") in found.endings
     assert found.endings <= {("done", "done"), ("AD846", "done")}
-    marks = {
-        raw.split(b'"says":')[1] for f in found.files for p, raw in f.items() if b"says" in raw
-    }
+    marks = {raw.split(b'"says":')[1] for f in found.files for raw in f.values() if b"says" in raw}
     assert marks == ({b'"keep"}\n', b'"delete"}\n'} if there else marks)
     for files in found.files:  # killed here, both; later, somebody begins anew
         later = Memory(files)
@@ -157,14 +159,18 @@ def test_a_content_that_was_kept_is_collected_by_a_later_gc(one: Mapping[str, Pa
 def test_the_search_finds_what_each_part_of_the_protocol_prevents(
     one: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch, without: str
 ) -> None:
-    if without == "holds":
-        monkeypatch.setattr(collecting, "_held_by", lambda *_: set())
-    elif without == "marks":
-        monkeypatch.setattr(_Hurried, "_keep", lambda *_: None)
-    elif without == "looks at runs":
-        monkeypatch.setattr(holding, "open_runs", lambda _: [])
-    else:
-        monkeypatch.setattr(_Hurried, "_is_removing", lambda *_: False)
+    def nobody(*_: object) -> set[str]:
+        return set()
+
+    def nothing(*_: object) -> None: ...
+
+    where, name, instead = {
+        "holds": (collecting, "_held_by", nobody),
+        "marks": (_Hurried, "_keep", nothing),
+        "looks at runs": (holding, "open_runs", nobody),
+        "the wait": (_Hurried, "_is_removing", nothing),
+    }[without]
+    monkeypatch.setattr(where, name, instead)
     with pytest.raises(AssertionError, match=r"p: create adapters/refunds"):
         explored(orphans(one), p=publisher(one), g=collector())
 

@@ -34,6 +34,7 @@ from .storage import Storage, write_once
 GRACE = 24 * 3600.0
 """Seconds for which the hold of a publisher counts, by default."""
 WORKERS = 16
+_PROBES = "probes"
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,8 @@ def collect(
     condemned = {digest: size for digest, size in blobs.items() if digest not in needed}
     if dry_run:
         return Collected(condemned)
-    begun = storage.unfinished() if isinstance(storage, LocalStorage) else {}
+    begun = {**(storage.unfinished() if isinstance(storage, LocalStorage) else {})}
+    begun.update(storage.times(_PROBES))  # of who was killed while he proved the storage
     if not (condemned or begun or storage.find(HOLDS) or _unfinished(storage.find(GC))):
         return Collected({})
     prove_exclusive(storage)

@@ -44,15 +44,17 @@ class Copying:
         """Copy the contents that these entries need, and then those of the entries that are
         ``lacking``."""
         read = dict(zip(paths, each(self._entry, paths, self.workers), strict=True))
-        needed = {file.sha256: file.size for entry, _ in read.values() for file in entry.files}
-        absent = [d for d in needed if d not in self.there.blobs]
+        sizes = {file.sha256: file.size for entry, _ in read.values() for file in entry.files}
         new = [path for path in paths if path in lacking]
-        if not (absent or new):
+        needed = {file.sha256 for path in new for file in read[path][0].files}
+        # what an entry needs that is copied now is looked for again: a gc may have removed it
+        needed |= {digest for digest in sizes if digest not in self.there.blobs}
+        if not needed:
             return
         with held(self.storage, needed) as hold:
-            self._contents(absent, needed)
+            self._contents(sorted(needed), sizes)
             while hold.renew():
-                self._contents(sorted(needed), needed)
+                self._contents(sorted(needed), sizes)
             each(lambda path: self._write(path, read[path][1]), new, self.workers)
 
     def series(self, paths: Sequence[str]) -> None:

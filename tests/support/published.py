@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,20 @@ class Counted:
         self._note("find", folder)
         return self.inner.find(folder)
 
+    def chunks(self, path: str) -> Iterator[bytes]:
+        self._note("chunks", path)
+        return self.inner.chunks(path)
+
+    def times(self, folder: str) -> Mapping[str, float]:
+        self._note("times", folder)
+        return self.inner.times(folder)
+
     def create(self, path: str, content: bytes | Path) -> None:
         self._note("create", path)
         self.inner.create(path, content)
 
     def remove(self, path: str) -> None:
+        self._note("remove", path)
         self.inner.remove(path)
 
 

@@ -22,6 +22,8 @@ import pytest
 
 Files = Mapping[str, bytes]
 Process = Callable[[Any], object]
+State = tuple[int, tuple[int, ...], int | None]
+"""The files, how far each process is, and which of them took the last step."""
 URL = "memory"
 
 
@@ -98,7 +100,8 @@ class _Replayed:
         return self._call("times", folder)
 
     def create(self, path: str, content: bytes | Path) -> None:
-        self._call("create", path, content)
+        raw = content.read_bytes() if isinstance(content, Path) else content
+        self._call("create", path, raw)  # the process may remove its own file
 
     def remove(self, path: str) -> None:
         self._call("remove", path)
@@ -126,10 +129,10 @@ class Exploration:
         """Visit every state and ``check`` its files. An ``AssertionError`` gets the order of
         steps."""
         names = list(self.processes)
-        first = (self._keep(self.start, check, None), (0,) * len(names), None)
-        came: dict[Any, tuple[Any, str] | None] = {first: None}
-        switches = {first: 0}
-        waiting = deque([first])
+        first: State = (self._keep(self.start, check, None), (0,) * len(names), None)
+        came: dict[State, tuple[State, str] | None] = {first: None}
+        switches: dict[State, int] = {first: 0}
+        waiting: deque[State] = deque([first])
         while waiting:
             state = waiting.popleft()
             files_id, histories, last = state
@@ -152,7 +155,7 @@ class Exploration:
                 except AssertionError as error:
                     raise AssertionError("\n".join([*_order(came, state), step])) from error
                 follows = at if self.most is not None else None
-                new = (new_id, (*histories[:at], history, *histories[at + 1 :]), follows)
+                new: State = (new_id, (*histories[:at], history, *histories[at + 1 :]), follows)
                 if count < switches.get(new, count + 1):
                     switches[new] = count
                     came[new] = (state, step)
@@ -222,7 +225,7 @@ def _apply(memory: Memory, call: tuple[Any, ...]) -> tuple[str, Any]:
     return ("rows", tuple(value.items())) if isinstance(value, dict) else (what, value)
 
 
-def _order(came: Mapping[Any, tuple[Any, str] | None], state: Any) -> list[str]:
+def _order(came: Mapping[State, tuple[State, str] | None], state: State) -> list[str]:
     steps: list[str] = []
     while (before := came[state]) is not None:
         state, step = before

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,15 @@ import pytest
 from adapterdock.registry.catalogue import collect as collecting
 from adapterdock.registry.catalogue import hold as holding
 from adapterdock.registry.catalogue import init, publish
+from adapterdock.registry.catalogue import mirror as mirroring
+from adapterdock.registry.catalogue import mirror_copy as copying
 from adapterdock.registry.catalogue.catalogue import Catalogue
 from adapterdock.registry.catalogue.collect import collect
 from adapterdock.registry.catalogue.entry import Entry
 from adapterdock.registry.catalogue.hold import digests_in
 from adapterdock.registry.catalogue.layout import blob_file
 from adapterdock.registry.catalogue.publish import publish_entry
-from adapterdock.registry.catalogue.series import Value
+from adapterdock.registry.catalogue.series import Value, canonical
 from adapterdock.registry.catalogue.storage import Storage
 from adapterdock.registry.files.digests import sha256_bytes
 from support.published import contents, entry
@@ -27,15 +29,19 @@ MOST = 3
 """How often one of three processes is interrupted by another one; of two, any number of times."""
 
 
+def in_turn(act: Callable[[object], object], items: Sequence[object], _: int) -> list[object]:
+    return [act(item) for item in items]
+
+
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No threads, no waiting, and no journal, which shares no file with gc."""
-
-    def in_turn(act: Callable[[object], object], items: list[object], _: int) -> list[object]:
-        return [act(item) for item in items]
-
     monkeypatch.setattr(collecting, "each", in_turn)
-    monkeypatch.setattr(publish, "note", lambda *_: Value(1, b"{}"))
+
+    def note(*_: object) -> Value:
+        return Value(1, b"{}")
+
+    monkeypatch.setattr(publish, "note", note)
     monkeypatch.setattr(init, "_proven", {URL})
     monkeypatch.setattr(holding, "PATIENCE", 2)
     monkeypatch.setattr(holding, "Hold", _Hurried)
@@ -98,9 +104,7 @@ def test_one_publisher_and_one_gc_in_every_order(one: Mapping[str, Path], there:
     found = explored(start, p=publisher(one), g=collector())
     assert ("done", "done") in found.endings
     assert found.endings <= {("done", "done"), ("AD846", "done")}
-    marks = {
-        raw.split(b'"says":')[1] for f in found.files for p, raw in f.items() if b"says" in raw
-    }
+    marks = {raw.split(b'"says":')[1] for f in found.files for raw in f.values() if b"says" in raw}
     assert marks == ({b'"keep"}\n', b'"delete"}\n'} if there else marks)
     for files in found.files:  # killed here, both; later, somebody begins anew
         later = Memory(files)
@@ -155,13 +159,34 @@ def test_a_content_that_was_kept_is_collected_by_a_later_gc(one: Mapping[str, Pa
 def test_the_search_finds_what_each_part_of_the_protocol_prevents(
     one: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch, without: str
 ) -> None:
-    if without == "holds":
-        monkeypatch.setattr(collecting, "_held_by", lambda *_: set())
-    elif without == "marks":
-        monkeypatch.setattr(_Hurried, "_keep", lambda *_: None)
-    elif without == "looks at runs":
-        monkeypatch.setattr(holding, "open_runs", lambda _: [])
-    else:
-        monkeypatch.setattr(_Hurried, "_is_removing", lambda *_: False)
+    def nobody(*_: object) -> set[str]:
+        return set()
+
+    def nothing(*_: object) -> None: ...
+
+    where, name, instead = {
+        "holds": (collecting, "_held_by", nobody),
+        "marks": (_Hurried, "_keep", nothing),
+        "looks at runs": (holding, "open_runs", nobody),
+        "the wait": (_Hurried, "_is_removing", nothing),
+    }[without]
+    monkeypatch.setattr(where, name, instead)
     with pytest.raises(AssertionError, match=r"p: create adapters/refunds"):
         explored(orphans(one), p=publisher(one), g=collector())
+
+
+def test_a_mirror_and_a_gc_of_it_in_every_order(
+    one: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    origin = Memory({"registry.json": b'{"format":1,"id":"aaaaaaaaaaaaaaaa"}'})
+    publisher(one)(origin)
+    monkeypatch.setattr(mirroring, "each", in_turn)
+    monkeypatch.setattr(copying, "each", in_turn)
+
+    def run(storage: Storage) -> None:
+        mirroring.mirror(Catalogue(origin, "a" * 16), storage)
+
+    begun = {"mirror.json": canonical({"id": "a" * 16})}  # by one who was killed
+    found = explored({**begun, **orphans(one)}, m=run, g=collector())
+    assert ("done", "done") in found.endings
+    assert found.endings <= {("done", "done"), ("AD846", "done")}

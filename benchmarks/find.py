@@ -87,9 +87,9 @@ def main() -> None:
     times: Times = defaultdict(list)
     with tempfile.TemporaryDirectory() as temporary:
         find_rounds(times, Path(temporary))
-    print("| what | median | beside | goal |\n|---|---|---|---|")
-    for row in rows_of_find(times):
-        print(f"| {row.what} | {row.value} | {row.ratio} | {row.goal} |")
+        print("| what | median | beside | goal |\n|---|---|---|---|")
+        for row in rows_of_find(times):
+            print(f"| {row.what} | {row.value} | {row.ratio} | {row.goal} |", flush=True)
 
 
 if __name__ == "__main__":

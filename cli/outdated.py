@@ -27,7 +27,7 @@ def outdated(
     offline: OfflineOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List locked adapters that have something newer where they come from.
+    """List locked adapters that have something newer.
 
     For adapters in a registry: newer versions that their source selects, newer versions at all,
     and aliases that moved. For adapters on the Hub: a branch or tag that moved. Changes nothing;

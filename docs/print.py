@@ -222,6 +222,8 @@ def normal(text: str) -> list[str]:
     lines = [line.rstrip() for line in text.rstrip().splitlines()]
     if any(line.startswith("```") for line in lines):
         raise PageError("what was printed has the line of a fence in it")
+    if any("error AD990 " in line for line in lines):
+        raise PageError(f"what was printed is a bug: {lines}")
     return lines
 
 

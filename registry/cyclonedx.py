@@ -23,7 +23,7 @@ from uuid import UUID
 from .. import __version__
 from ..manifests.findings import registry as codes
 from ..manifests.findings.errors import UsageError
-from ..manifests.language.source import Source
+from ..manifests.language.source import OCI, Source
 from ..manifests.lockfile import LockedFile
 from .bill import Bill, Material
 from .files.digests import PREFIX
@@ -156,14 +156,16 @@ def _licence(text: str) -> Any:
 
 
 def _purl(source: Source, revision: str | None) -> Any:
-    """Of a model on the Hub, by https://github.com/package-url/purl-spec."""
-
-    if not source.is_hub:
-        return None
-    owner, _, name = source.location.rpartition("/")
-    return _library().PackageURL(
-        "huggingface", owner or None, name, revision, subpath=source.path or None
-    )
+    """Of a model on the Hub or in an OCI registry, by https://github.com/package-url/purl-spec."""
+    make = _library().PackageURL
+    parent, _, name = source.location.rpartition("/")
+    if source.is_hub:
+        return make("huggingface", parent or None, name, revision, subpath=source.path or None)
+    if source.scheme == OCI and source.revision is not None:
+        name, _, tag = name.partition(":")
+        where = {"repository_url": f"{parent}/{name}", **({"tag": tag} if tag else {})}
+        return make("oci", None, name, source.revision, where)
+    return None
 
 
 def _place(source: Source) -> str | None:

@@ -27,8 +27,14 @@ class _Slot:
 
 @dataclass(frozen=True)
 class OpenRegistry:
-    """A registry that is open. ``contents`` are its blobs, by the hex digits of their digests.
-    ``place`` is where it is, absolute or a URL."""
+    """A registry that is open.
+
+    Attributes:
+        catalogue: Lists each name once.
+        place: Where it is, absolute or a URL.
+        registries: Those of the command.
+        contents: Returns its blobs, by the hex digits of their digests.
+    """
 
     catalogue: Catalogue
     place: Source
@@ -37,8 +43,7 @@ class OpenRegistry:
 
     def listing(self, name: str) -> Listing:
         """Everything of one name but the contents, listed once."""
-        key = ("listing", self.catalogue.id, self.place, name)
-        return self.registries.once(key, lambda: self.catalogue.listing(name))
+        return self.catalogue.listing(name)
 
     def check_journal(self, seen: Seen) -> None:
         """See :meth:`Catalogue.check_journal`; each line is read once."""

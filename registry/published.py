@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ from ..manifests.language.selector import Selector, parse_selector
 from ..manifests.language.source import Source, SourceSyntaxError
 from ..manifests.lockfile import LockedAdapter, LockedEntry, LockedValue
 from . import policy as policy_checks
-from .catalogue.catalogue import Resolved, Seen, open_catalogue
+from .catalogue.catalogue import Catalogue, Listing, Resolved, Seen, open_catalogue
 from .catalogue.layout import BLOBS
 from .catalogue.open_storage import open_storage
 from .configured import Configured, configured
@@ -55,6 +55,17 @@ _GONE = frozenset(
 
 if TYPE_CHECKING:
     from .store.store import Store
+
+
+@dataclass(frozen=True)
+class ListedOnce(Catalogue):
+    """A registry in one command: what is published of a name is listed once."""
+
+    registries: OpenRegistries = field(default_factory=OpenRegistries, repr=False, compare=False)
+
+    def listing(self, name: str) -> Listing:
+        key = ("listing", self.id, self.storage.url, name)
+        return self.registries.once(key, lambda: Catalogue.listing(self, name))
 
 
 class PublishedFolder:
@@ -208,7 +219,7 @@ def open_published(registry: OpenRegistry, opening: Opening) -> tuple[Resolved, 
     before = None if seen is None or seen.alias is None else _seen(seen.alias)
     if selector.alias is None:
         before = None
-    found = catalogue.resolve(name, selector, before, lambda: registry.listing(name))
+    found = catalogue.resolve(name, selector, before)
     if seen is not None and seen.version == found.entry.version and seen.entry != found.digest:
         raise IntegrityError(
             codes.ENTRY_INVALID.finding(
@@ -305,7 +316,9 @@ def open_registry_of(opening: Opening) -> OpenRegistry:
             vouches=vouches,
             where=row.where,
         )
-        return OpenRegistry(open_catalogue(storage), place, registries, contents)
+        opened = open_catalogue(storage)
+        listed_once = ListedOnce(storage, opened.id, opened.title, registries=registries)
+        return OpenRegistry(listed_once, place, registries, contents)
 
     def contents() -> OpenedFolder:
         return registries.once(("contents", *how), open_them)

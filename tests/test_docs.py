@@ -98,6 +98,7 @@ def test_commands_are_run_and_files_are_written(pages: ModuleType) -> None:
         ("```console\n$ touch x\nold\n```\n", "only adapterdock, cat, ls are run"),
         ("a\n```python\nf()\n", "p.md:2: this block is not closed"),
         ("```python\nprint('```')\n```\n```text\n```\n", "fence"),
+        ("```python\nprint('error AD990 bug: x')\n```\n```text\n```\n", "is a bug"),
     ],
 )
 def test_a_page_that_cannot_be_right_is_refused(pages: ModuleType, page: str, said: str) -> None:

@@ -99,10 +99,10 @@ def _base(host: AdapterHost, adapter: Adapter) -> ManifestFile | None:
 def _session(host: AdapterHost, file: ManifestFile, *, pinned: bool, offline: bool) -> Session:
     """The session of the model's set-up, with the base at the locked revision."""
     session = session_for(file, offline=offline) if host.deployment is None else host.session
-    # the adapter is on the model already: where its files lie for a moment is no source
-    policies = tuple(
-        policy.model_copy(update={"allow_sources": None}) for policy in session.access.policies
-    )
+    # the adapter is on the model already: where its files lie for a moment is not a source, and
+    # nobody can have signed that folder
+    left_out = {"allow_sources": None, "require_model_signature": None}
+    policies = tuple(policy.model_copy(update=left_out) for policy in session.access.policies)
     access = Access(
         offline=offline or session.access.offline, policies=policies, store=session.store
     )

@@ -6,7 +6,7 @@ one listing and two reads. Marks of a version are read only if it has some and a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -168,7 +168,6 @@ class Catalogue:
         name: str,
         selector: Selector,
         seen: Seen | None = None,
-        listed: Callable[[], Listing] | None = None,
     ) -> Resolved:
         """The entry that ``selector`` selects now.
 
@@ -176,7 +175,6 @@ class Catalogue:
             name: Of the adapter.
             selector: A version, a range, an alias or a digest.
             seen: An earlier value of the alias, which the present one must come after.
-            listed: Returns the listing of ``name``, where the caller keeps it.
         """
         if selector.version is not None:
             return self.entry(name, selector.text)
@@ -184,7 +182,7 @@ class Catalogue:
             folder, known = alias_folder(name, selector.alias), 0 if seen is None else seen.serial
             values = probed(self.storage, folder, max(known - 1, 0))
             return self._by_alias(Listing(name, tuple(values)), selector.alias, seen)
-        listing = self.listing(name) if listed is None else listed()
+        listing = self.listing(name)
         if selector.alias is not None:
             return self._by_alias(listing, selector.alias, seen)
         for version in self._candidates(listing, selector):

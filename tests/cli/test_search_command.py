@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support import terminal
 from support.project import Project
 from support.published import publish, registry
 from typer.testing import Result
@@ -119,6 +122,27 @@ def test_nothing_configured_says_what_to_do(
     done = cli("search", "x")
     assert done.exit_code == 2
     assert "No registry is configured" in done.stderr and "--registry URL" in done.stderr
+
+
+def test_a_search_and_a_card_import_neither_numpy_nor_a_network_client(team: Project) -> None:
+    for arguments in (["search", "refunds"], ["inspect", "team/refunds@1.0.0", "--card"]):
+        code = (
+            f"import sys\nsys.argv = ['adapterdock', *{arguments!r}]\n"
+            "from adapterdock.cli.main import main\n"
+            "try:\n    main()\nexcept SystemExit as left:\n    assert not left.code, left.code\n"
+            "heavy = ('torch', 'numpy', 'transformers', 'huggingface_hub', 'fsspec', 'asyncio')\n"
+            "found = [name for name in heavy if name in sys.modules]\n"
+            "assert not found, found\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=team.folder,
+            env=terminal.environment(),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
 
 
 def test_only_so_many_are_shown(team: Project, cli: Cli) -> None:

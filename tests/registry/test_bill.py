@@ -11,7 +11,10 @@ import pytest
 from adapterdock.manifests.findings.errors import LockError, PolicyError, UsageError
 from adapterdock.registry.bill import bill
 from adapterdock.registry.cyclonedx import cyclonedx, write_bill
+from adapterdock.registry.pushing import push
+from packageurl import PackageURL
 from support.hub_server import HubServer
+from support.oci_server import OciServer
 from support.project import Project, codes, files_of
 from support.published import registry
 
@@ -162,6 +165,23 @@ def test_an_adapter_of_a_registry_has_the_licence_and_digest_of_its_entry(
     assert part["licenses"] == [{"license": {"id": "MIT"}}]
     assert about["adapterdock:entry"] == done.resolved.digest
     assert about["adapterdock:source"] == "registry://team/tone@1.0.0"
+
+
+def test_an_adapter_in_an_oci_registry_has_a_purl_with_its_digest(
+    project: Project, oci: OciServer
+) -> None:
+    card(project.base(), "apache-2.0")
+    card(project.adapter("tone"), "mit")
+    project.write({})
+    target = f"oci://{oci.host}/team/tone:1.0.0"
+    pushed = push(str(project.folder / "tone"), target, manifest=project.manifest)
+    project.write({"tone": target})
+    adapterdock.lock(project.manifest)
+    part = by_ref(made(project))["adapter:tone"]
+    purl = PackageURL.from_string(part["purl"])
+    assert (purl.type, purl.name, purl.version) == ("oci", "tone", pushed.digest)
+    assert purl.qualifiers == {"repository_url": f"{oci.host}/team/tone", "tag": "1.0.0"}
+    assert part["licenses"] == [{"license": {"id": "MIT"}}]
 
 
 def test_offline_a_licence_that_needs_the_network_is_unknown(

@@ -16,23 +16,19 @@ import adapterdock
 import pytest
 import yaml
 from adapterdock.manifests.findings.errors import AdapterdockError
-from adapterdock.registry.catalogue.envelope import PAYLOAD_TYPE
 from adapterdock.registry.catalogue.keys import PublicKey, parse_public_key
-from adapterdock.registry.catalogue.signer import Signer
 from adapterdock.registry.files.digests import sha256_bytes
 from adapterdock.registry.files.facts import FileFact
 from adapterdock.registry.model_signature import (
     LIMIT,
-    PREDICATE,
     InvalidModelSignatureError,
     read_model_signature,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as some
-from securesystemslib.dsse import Envelope
 from support.hub_server import HubServer
 from support.project import Project, codes, files_of
-from support.signing import make_signer
+from support.signing import make_signer, model_signature, model_statement
 
 FILES = {
     "adapter_config.json": b'{"peft_type": "LORA"}',
@@ -51,48 +47,6 @@ def facts(files: Mapping[str, bytes] = FILES) -> list[FileFact]:
 
 def key_of(kind: str) -> PublicKey:
     return parse_public_key(WRITTEN[kind]["public"].encode(), f"{kind}.pub")
-
-
-def statement(files: Mapping[str, bytes], **changes: Any) -> dict[str, Any]:
-    resources = [
-        {"name": path, "algorithm": "sha256", "digest": sha256_bytes(raw)[7:]}
-        for path, raw in sorted(files.items())
-    ]
-    return {
-        "_type": "https://in-toto.io/Statement/v1",
-        "subject": [{"name": "m", "digest": {"sha256": "0" * 64}}],
-        "predicateType": PREDICATE,
-        "predicate": {
-            "serialization": {"method": "files", "hash_type": "sha256", "allow_symlinks": False},
-            "resources": resources,
-        },
-        **changes,
-    }
-
-
-def bundle(
-    files: Mapping[str, bytes],
-    *signers: Signer,
-    payload_type: str = PAYLOAD_TYPE,
-    payload: bytes | None = None,
-    **changes: Any,
-) -> bytes:
-    """What the library writes, with several signatures if there are several signers."""
-    raw = json.dumps(statement(files, **changes)).encode() if payload is None else payload
-    made = Envelope(raw, payload_type, {})
-    values = [bytes.fromhex(made.sign(signer.library).signature) for signer in signers]
-    signatures = [{"sig": base64.b64encode(value).decode(), "keyid": ""} for value in values]
-    return json.dumps(
-        {
-            "mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json",
-            "verificationMaterial": {"publicKey": {"hint": "ignored"}, "tlogEntries": []},
-            "dsseEnvelope": {
-                "payload": base64.b64encode(raw).decode(),
-                "payloadType": payload_type,
-                "signatures": signatures,
-            },
-        }
-    ).encode()
 
 
 @pytest.mark.parametrize("kind", WRITTEN)
@@ -115,7 +69,7 @@ def test_a_changed_byte_of_what_the_library_wrote_is_refused(kind: str) -> None:
 
 
 def test_a_file_that_is_changed_or_not_signed_is_a_problem() -> None:
-    signed = read_model_signature(bundle(FILES, ANNA), [ANNA.key])
+    signed = read_model_signature(model_signature(FILES, ANNA), [ANNA.key])
     changed = signed.problem(facts({**FILES, "adapter_model.safetensors": b"other"}))
     assert changed == "adapter_model.safetensors is not the one that was signed"
     assert signed.problem(facts({**FILES, "new.txt": b""})) == "new.txt is not signed"
@@ -125,9 +79,9 @@ def test_a_file_that_is_changed_or_not_signed_is_a_problem() -> None:
 
 
 def test_only_trusted_keys_count_and_each_once() -> None:
-    raw = bundle(FILES, ANNA, ANNA, BEN)
+    raw = model_signature(FILES, ANNA, ANNA, BEN)
     assert read_model_signature(raw, [ANNA.key, BEN.key]).keys == {ANNA.key.id, BEN.key.id}
-    assert read_model_signature(bundle(FILES, ANNA, ANNA), [ANNA.key, BEN.key]).keys == {
+    assert read_model_signature(model_signature(FILES, ANNA, ANNA), [ANNA.key, BEN.key]).keys == {
         ANNA.key.id
     }
     with pytest.raises(InvalidModelSignatureError, match="trusted key"):
@@ -138,26 +92,26 @@ NO_PREDICATE: dict[str, Any] = {"predicate": {"serialization": {"method": "files
 SHARDS: dict[str, Any] = {
     "predicate": {"serialization": {"method": "shards", "hash_type": "sha256"}, "resources": []}
 }
-TWICE: dict[str, Any] = statement(FILES)
+TWICE: dict[str, Any] = model_statement(FILES)
 TWICE["predicate"]["resources"] *= 2
-BLAKE: dict[str, Any] = statement(FILES)
+BLAKE: dict[str, Any] = model_statement(FILES)
 BLAKE["predicate"]["resources"][0]["algorithm"] = "blake2b"
 
 
 @pytest.mark.parametrize(
     "raw",
     [
-        bundle(FILES, ANNA, payload_type="text/plain"),
-        bundle(FILES, ANNA, predicateType="https://model_signing/Digests/v0.1"),
-        bundle(FILES, ANNA, _type="other"),
-        bundle(FILES, ANNA, **NO_PREDICATE),
-        bundle(FILES, ANNA, **SHARDS),
-        bundle(FILES, ANNA, payload=json.dumps(TWICE).encode()),
-        bundle(FILES, ANNA, payload=json.dumps(BLAKE).encode()),
-        bundle(FILES, ANNA, payload=b"[]"),
-        bundle(FILES, ANNA).replace(b"bundle.v0.3", b"bundle.v9.9"),
-        bundle(FILES, *[ANNA] * 65),
-        bundle(FILES),
+        model_signature(FILES, ANNA, payload_type="text/plain"),
+        model_signature(FILES, ANNA, predicateType="https://model_signing/Digests/v0.1"),
+        model_signature(FILES, ANNA, _type="other"),
+        model_signature(FILES, ANNA, **NO_PREDICATE),
+        model_signature(FILES, ANNA, **SHARDS),
+        model_signature(FILES, ANNA, payload=json.dumps(TWICE).encode()),
+        model_signature(FILES, ANNA, payload=json.dumps(BLAKE).encode()),
+        model_signature(FILES, ANNA, payload=b"[]"),
+        model_signature(FILES, ANNA).replace(b"bundle.v0.3", b"bundle.v9.9"),
+        model_signature(FILES, *[ANNA] * 65),
+        model_signature(FILES),
         b"{}",
         b"",
         b" " * (LIMIT + 1),
@@ -195,7 +149,7 @@ def signed(project: Project) -> Project:
     project.base()
     folder = project.adapter("tone")
     project.write({"tone": "./tone"})
-    (folder / "model.sig").write_bytes(bundle(files_of(folder), ANNA))
+    (folder / "model.sig").write_bytes(model_signature(files_of(folder), ANNA))
     demand(project, [ANNA.key.pem])
     return project
 
@@ -264,7 +218,7 @@ def test_every_policy_has_its_own_keys_and_threshold(signed: Project) -> None:
     assert validate(signed) == ["AD885"]
     folder = signed.folder / "tone"
     files = {path: raw for path, raw in files_of(folder).items() if path != "model.sig"}
-    (folder / "model.sig").write_bytes(bundle(files, ANNA, BEN))
+    (folder / "model.sig").write_bytes(model_signature(files, ANNA, BEN))
     assert validate(signed) == []
     rule = {"require_model_signature": {"keys": [make_signer("p256").key.pem]}}
     signed.write({"tone": "./tone"}, policy=rule)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import adapterdock
@@ -13,8 +14,12 @@ from adapterdock.manifests.findings.errors import (
     OfflineError,
     SourceError,
 )
+from adapterdock.manifests.language.source import Source
 from adapterdock.registry.catalogue.local_storage import LocalStorage
 from adapterdock.registry.catalogue.promote import demote
+from adapterdock.registry.open_registries import OpenRegistries
+from adapterdock.registry.opening import Opening
+from adapterdock.registry.published import open_registry_of
 from adapterdock.registry.store.store import Store
 from support.project import Project, codes, swap_bytes
 from support.published import registry
@@ -286,6 +291,20 @@ def test_offline_a_remote_registry_is_not_asked(team: Team) -> None:
     team.use("^1.0", registries={"team": "s3://team-registry/adapters"})
     with pytest.raises(OfflineError):
         team.lock(offline=True)
+
+
+def test_a_name_is_listed_once_for_a_command_and_again_for_the_next(
+    team: Team,
+) -> None:
+    source = Source.parse("registry://team/refunds@^1.0")
+    registries = OpenRegistries()
+    opening = Opening(source, None, registry=str(team.place), registries=registries)
+    first = open_registry_of(opening)
+    assert len(first.listing(NAME).versions) == 1
+    team.publish("1.1.0")
+    assert len(open_registry_of(opening).catalogue.listing(NAME).versions) == 1
+    later = open_registry_of(replace(opening, registries=OpenRegistries()))
+    assert len(later.catalogue.listing(NAME).versions) == 2
 
 
 def test_a_registry_is_opened_and_listed_once_for_a_command(

@@ -7,13 +7,17 @@ from urllib.parse import parse_qs, urlsplit
 
 import adapterdock
 import pytest
+from adapterdock.manifests.language.schema import Policy
 from adapterdock.manifests.manifest import read_manifest
 from adapterdock.registry.access import Access, open_adapter_folder
 from adapterdock.registry.catalogue.layout import BLOBS
+from adapterdock.registry.catalogue.publish import publish_entry
 from adapterdock.registry.store.store import Store
 from support.faulty_proxy import FaultyProxy, faulty_proxy
 from support.project import Project, codes
+from support.published import contents, entry
 from support.s3_server import S3Server
+from support.signing import make_signer
 from support.team import Team
 from support.web import WebServer
 
@@ -77,6 +81,38 @@ def test_resolving_takes_the_fewest_requests(
     folder = open_adapter_folder(file, "tone", Access().started())
     assert folder.revision == "1.1.0"
     assert asked(bucket) == expected
+
+
+@pytest.mark.parametrize(
+    ("selector", "expected"),
+    [
+        ("1.2.0", [JSON, "GET ENTRY", NAMES, "GET SIGNATURE"]),
+        ("^1.2", [JSON, NAMES, "GET ENTRY", "GET SIGNATURE"]),
+    ],
+)
+def test_a_demanded_signature_takes_one_request_more(
+    team: Team, bucket: FaultyProxy, s3: S3Server, selector: str, expected: list[str]
+) -> None:
+    signer = make_signer()
+    files = contents(team.project.folder / "files", "weights")
+    publish_entry(team.catalogue, entry("1.2.0", files), files, signer=signer)
+    for path in team.place.rglob("*"):
+        if path.is_file():
+            name = f"registry/{path.relative_to(team.place)}"
+            s3.put(team.url.split("/")[2], name, path.read_bytes())
+    team.use(selector, registries={"team": team.url})
+    policies = (
+        Policy.model_validate({"require_signature": {"keys": [signer.key.pem]}}, strict=False),
+    )
+    file = read_manifest(team.project.manifest)
+    folder = open_adapter_folder(file, "tone", Access(policies=policies).started())
+    assert folder.revision == "1.2.0"
+    kinds = {"/versions/": "GET ENTRY", "/signatures/": "GET SIGNATURE"}
+    found = [
+        next((short for part, short in kinds.items() if part in request), request)
+        for request in asked(bucket)
+    ]
+    assert found == expected
 
 
 @pytest.mark.parametrize(("selector", "expected"), [("^1.0", [ENTRY]), ("prod", [ALIAS, ENTRY])])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from adapterdock.manifests.findings.errors import AdapterdockError
 from adapterdock.manifests.findings.finding import Where
+from adapterdock.registry.catalogue.archive_storage import ArchiveStorage, pack_registry
 from adapterdock.registry.catalogue.catalogue import Catalogue, open_catalogue
 from adapterdock.registry.catalogue.entry import InvalidEntryError, parse_object, read_entry
 from adapterdock.registry.catalogue.envelope import (
@@ -30,9 +32,9 @@ from adapterdock.registry.catalogue.keys import PublicKey, parse_public_key
 from adapterdock.registry.catalogue.layout import IDENTITY, alias_folder, entry_file, marks_folder
 from adapterdock.registry.catalogue.metrics import parse_requirement
 from adapterdock.registry.catalogue.names import one_edit_apart, wrong_alias, wrong_name
-from adapterdock.registry.catalogue.oci_artifact import read_adapter, read_signatures
+from adapterdock.registry.catalogue.oci_artifact import Artifact, read_adapter, read_signatures
 from adapterdock.registry.catalogue.oci_http import challenges, said, token_in
-from adapterdock.registry.catalogue.oci_layout import OciLayout
+from adapterdock.registry.catalogue.oci_layout import OciLayout, write_layout
 from adapterdock.registry.catalogue.oci_manifest import (
     Descriptor,
     InvalidManifestError,
@@ -52,8 +54,10 @@ from adapterdock.registry.catalogue.series import (
     file_of,
     read_value,
 )
+from adapterdock.registry.catalogue.setup_artifact import Content, pack_setup, read_setup
 from adapterdock.registry.catalogue.versions import parse_range, parse_version
 from adapterdock.registry.files.digests import sha256_bytes
+from adapterdock.registry.unbundling import unpack
 
 from . import oci_adapters
 from .memory_storage import MemoryStorage
@@ -278,14 +282,48 @@ def _answers(raw: bytes) -> None:
 
 def archive_reader(folder: Path) -> Reader:
     """The reader of OCI archives, which are files."""
-    path = folder / "archive.oci.tar"
+    path, there = folder / "archive.oci.tar", folder / "there"
+
+    def registry_in_it() -> None:
+        storage = ArchiveStorage(path, None, Where())
+        for name in storage.find(""):
+            storage.read(name, 1 << 20)
+        open_catalogue(storage)
 
     def read(raw: bytes) -> None:
         path.write_bytes(raw)
+        for act in (lambda: unpack(path, there), registry_in_it):
+            try:
+                act()
+            except AdapterdockError as error:
+                _shown(error)
+        assert {found.name for found in folder.iterdir()} <= {path.name, there.name}
+        shutil.rmtree(there, ignore_errors=True)
         with OciLayout(path) as layout:
             layout.verify()
 
-    return Reader("archive", read, _archives(), (AdapterdockError,), share=2)
+    write_layout(path, {"setup": _setup_artifact(), "team": pack_registry(_published(), {})})
+    examples = [*_archives(), path.read_bytes()]
+    return Reader("archive", read, examples, (AdapterdockError,), share=2)
+
+
+def _setup_artifact() -> Artifact:
+    files = {"adapters.yaml": Content.of(b"version: 1\n"), "a/b.json": Content.of(b"{}")}
+    return pack_setup("adapters.yaml", files, [Content.of(b"weights")])
+
+
+def _setup(raw: bytes) -> None:
+    packed = _setup_artifact()
+    blobs = _Blobs({d: c for d, c in packed.contents.items() if isinstance(c, bytes)})
+    found = read_setup(read_manifest(raw), blobs)
+    assert found.manifest in found.files
+    assert not any(set(path.split("/")) & {"", ".", "..", ".git"} for path in found.files)
+
+
+def _setup_config(raw: bytes) -> None:
+    data = json.loads(_setup_artifact().manifest.raw)
+    data["config"].update(digest=sha256_bytes(raw), size=len(raw))
+    read_setup(read_manifest(canonical(data)), _Blobs({sha256_bytes(raw): raw}))
 
 
 def _archives() -> list[bytes]:
@@ -376,6 +414,14 @@ def readers() -> list[Reader]:
             "index",
             _index,
             [make_index([(manifest.descriptor, {"a": "b"})])],
+            (InvalidManifestError,),
+            share=5,
+        ),
+        Reader("set-up", _setup, [_setup_artifact().manifest.raw], (InvalidManifestError,)),
+        Reader(
+            "set-up config",
+            _setup_config,
+            [b'{"format":1,"manifest":"adapters.yaml"}'],
             (InvalidManifestError,),
             share=5,
         ),

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import base64
+import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from adapterdock.registry.catalogue.envelope import PAYLOAD_TYPE
 from adapterdock.registry.catalogue.keys import library_key, public_key_of
 from adapterdock.registry.catalogue.signer import Signer
+from adapterdock.registry.files.digests import sha256_bytes
+from adapterdock.registry.model_signature import PREDICATE
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
@@ -16,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
+from securesystemslib.dsse import Envelope
 from securesystemslib.signer import CryptoSigner
 
 MAKE: dict[str, Callable[[], Any]] = {
@@ -49,3 +55,46 @@ def make_signer(kind: str = "ed25519", name: str = "team.pub") -> Signer:
     private = MAKE[kind]()
     key = public_key_of(private.public_key(), name)
     return Signer(key, CryptoSigner(private, library_key(key)))
+
+
+def model_statement(files: Mapping[str, bytes], **changes: Any) -> dict[str, Any]:
+    """What a ``model.sig`` signs."""
+    resources = [
+        {"name": path, "algorithm": "sha256", "digest": sha256_bytes(raw)[7:]}
+        for path, raw in sorted(files.items())
+    ]
+    return {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"name": "m", "digest": {"sha256": "0" * 64}}],
+        "predicateType": PREDICATE,
+        "predicate": {
+            "serialization": {"method": "files", "hash_type": "sha256", "allow_symlinks": False},
+            "resources": resources,
+        },
+        **changes,
+    }
+
+
+def model_signature(
+    files: Mapping[str, bytes],
+    *signers: Signer,
+    payload_type: str = PAYLOAD_TYPE,
+    payload: bytes | None = None,
+    **changes: Any,
+) -> bytes:
+    """A ``model.sig`` as OpenSSF's library writes it, with a signature by each signer."""
+    raw = json.dumps(model_statement(files, **changes)).encode() if payload is None else payload
+    made = Envelope(raw, payload_type, {})
+    values = [bytes.fromhex(made.sign(signer.library).signature) for signer in signers]
+    signatures = [{"sig": base64.b64encode(value).decode(), "keyid": ""} for value in values]
+    return json.dumps(
+        {
+            "mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json",
+            "verificationMaterial": {"publicKey": {"hint": "ignored"}, "tlogEntries": []},
+            "dsseEnvelope": {
+                "payload": base64.b64encode(raw).decode(),
+                "payloadType": payload_type,
+                "signatures": signatures,
+            },
+        }
+    ).encode()

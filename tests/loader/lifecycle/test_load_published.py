@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import adapterdock
 import pytest
@@ -27,7 +26,7 @@ from support.near import close
 from support.peft_adapters import logits
 from support.published import registry
 from support.shelf import Shelf, manifest_of
-from support.signing import make_signer
+from support.signing import make_signer, model_signature
 
 
 @pytest.fixture
@@ -145,10 +144,9 @@ def test_a_registry_that_a_policy_does_not_list_is_not_opened(
         policy={"registries": [{"url": "./other"}]},
     )
     model = attach(shelf.model(), manifest)
-    passed: dict[str, Any] = {"registry": str(tmp_path / "registry")}
-    for more in ({}, passed):
+    for place in (None, str(tmp_path / "registry")):
         with pytest.raises(PolicyError) as refused:
-            model.load_adapter("registry://team/tone@1.0.0", "tone", **more)
+            model.load_adapter("registry://team/tone@1.0.0", "tone", registry=place)
         assert refused.value.code == "AD856"
 
 
@@ -177,3 +175,25 @@ def test_manifest_and_lock_give_the_same_answers_from_a_mirror_in_an_empty_home(
     again = adapterdock.load(moved, offline=True, frozen=True)
     assert torch.equal(logits(again, adapter="tone"), answer)
     assert adapterdock.lock(moved) == locked  # with the fingerprint of the base
+
+
+def test_a_policy_that_requires_a_model_signature_is_obeyed(shelf: Shelf, tmp_path: Path) -> None:
+    anna = make_signer("p256")
+    manifest = manifest_of(
+        shelf,
+        tmp_path,
+        adapters={},
+        policy={"require_model_signature": {"keys": [anna.key.pem]}},
+    )
+    folder = tmp_path / "signed"
+    shutil.copytree(shelf.one.folder, folder)
+    model = attach(shelf.model(), manifest)
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    for signed in ({}, {**files, "adapter_config.json": b""}):
+        with pytest.raises(PolicyError) as refused:
+            model.load_adapter(str(folder), "tone")
+        assert refused.value.code == "AD850"
+        (folder / "model.sig").write_bytes(model_signature(signed, anna))
+    (folder / "model.sig").write_bytes(model_signature(files, anna))
+    model.load_adapter(str(folder), "tone")
+    assert close(logits(model, adapter="tone"), shelf.one.answer)

@@ -11,6 +11,7 @@ from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import IntegrityError
 from ...manifests.findings.finding import Where
 from ..files.pool import each
+from ..sources.failures import source_error
 from .catalogue import Catalogue
 from .entry import LIMIT as ENTRY_LIMIT
 from .hold import DELETE, LEAST_GRACE, LIMIT, REMOVAL, digests_in, mark_bytes, open_runs, runs
@@ -105,8 +106,9 @@ def collect(
         workers: Requests at the same time.
         clock: Seconds.
 
-    Raises :class:`PolicyError` where the storage cannot create files exclusively, and
-    :class:`IntegrityError` where an entry cannot be read.
+    Raises :class:`PolicyError` where the storage cannot create files exclusively,
+    :class:`SourceError` where it does not list what was created, and :class:`IntegrityError` where
+    an entry cannot be read.
     """
     storage = catalogue.storage
     entries = _Entries(storage, workers)
@@ -134,7 +136,7 @@ def _run(
 ) -> Collected:
     started = clock()
     number = _begin(storage, condemned)
-    now = storage.times(GC)[gc_file(number)]
+    now = _listed(storage, gc_file(number))
     # holds before entries: a hold is released only when its entry is there
     holds = storage.times(HOLDS)
     live = [path for path, at in holds.items() if not now - at >= grace]
@@ -173,6 +175,20 @@ def _begin(storage: Storage, condemned: Iterable[str]) -> int:
     while not write_once(storage, gc_file(number), raw):
         number += 1
     return number
+
+
+def _listed(storage: Storage, path: str) -> float:
+    """When a file was created that was created just now. Raises :class:`SourceError` where it is
+    not listed: then an entry may not be either, and its contents would be removed."""
+    at = storage.times(GC).get(path)
+    if at is None:
+        raise source_error(
+            codes.STORAGE_CONTRADICTS,
+            f"{storage.url}/{path} was created, and is not listed: nothing is removed",
+            Where(file=storage.url),
+            expected="a storage that lists each file as soon as it is created",
+        )
+    return at
 
 
 def _close(storage: Storage, number: int) -> None:

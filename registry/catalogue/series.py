@@ -122,8 +122,12 @@ def append(
     """
     for attempt in range(_TRIES):
         data = make(last)
-        if data is None:
-            return None
+        if data is None:  # unless there is a newer one, which the listing did not show yet
+            try:
+                last = _next(storage, folder, last)
+            except FileNotFoundError:
+                return None
+            continue
         number = 1 if last is None else last.number + 1
         previous = None if last is None else last.digest
         raw = canonical({**data, "previous": previous})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 from adapterdock.manifests.findings.errors import (
     AdapterdockError,
+    FitError,
     IntegrityError,
     PolicyError,
     SourceError,
@@ -26,13 +28,20 @@ from adapterdock.registry.catalogue.catalogue import Catalogue, Resolved, Seen, 
 from adapterdock.registry.catalogue.init import init_registry
 from adapterdock.registry.catalogue.journal import head
 from adapterdock.registry.catalogue.layout import alias_folder, blob_file, entry_file, marks_folder
+from adapterdock.registry.catalogue.open_storage import open_storage
 from adapterdock.registry.catalogue.promote import demote, history, mark, promote
 from adapterdock.registry.catalogue.publish import Published, names_of, publish_entry
 from adapterdock.registry.catalogue.selector import parse_selector
 from adapterdock.registry.catalogue.series import file_of
 from adapterdock.registry.files.digests import sha256_bytes
+from adapterdock.registry.lock import lock
+from adapterdock.registry.publishing import publish as publish_folder
+from adapterdock.registry.pull import pull
+from adapterdock.registry.store.store import Store
 from support.places import Place
+from support.project import Project
 from support.published import Counted, contents, entry, publish
+from support.web import WebServer
 
 NAME = "refunds"
 
@@ -456,3 +465,95 @@ def test_an_entry_that_was_changed_is_refused(
     ):
         with pytest.raises(IntegrityError):
             act()
+
+
+# --- real adapters, and their use -----------------------------------------------------------------
+
+
+@pytest.fixture
+def desk(project: Project, place: Place, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A base, an adapter, and a manifest that calls the place ``team``."""
+    project.base()
+    project.adapter("tone")
+    project.write({"tone": "./tone"}, registries={"team": place.url})
+    monkeypatch.chdir(project.folder)
+    return project
+
+
+def test_an_adapter_is_published_once_and_pulled_with_the_same_bytes(
+    desk: Project, place: Place, tmp_path: Path
+) -> None:
+    place.init()
+    said = {"description": "Über 日本", "metrics": {"accuracy": 0.91}, "licence": "Apache-2.0"}
+    dry = publish_folder("tone", "team/eu/refunds@1.0.0", manifest=desk.manifest, dry_run=True)
+    assert dry is None
+    assert not [path for path in place.files() if path.startswith("adapters/")]
+    done = publish_folder("tone", "team/eu/refunds@1.0.0", manifest=desk.manifest, **said)
+    assert done is not None
+    assert done.new
+    assert len(done.uploaded) == 2
+    before = place.files()
+    again = publish_folder("tone", "team/eu/refunds@1.0.0", manifest=desk.manifest, **said)
+    assert again is not None
+    assert (again.new, again.uploaded) == (False, ())
+    assert place.files() == before
+    assert str(desk.folder).encode() not in before[entry_file("eu/refunds", "1.0.0")]
+    changed = desk.adapter("tone", seed=7)
+    with pytest.raises(IntegrityError) as caught:
+        publish_folder(changed, "team/eu/refunds@1.0.0", manifest=desk.manifest, **said)
+    assert caught.value.code == "AD864"
+    assert place.files() == before
+    promote(place.open(), "eu/refunds", "1.0.0", "prod")
+
+    for selector in ("1.0.0", "^1", "prod", done.resolved.digest):
+        source = f"registry://team/eu/refunds@{selector}"
+        desk.write({"tone": source}, registries={"team": place.url})
+        desk.lock_file.unlink(missing_ok=True)
+        store = Store(tmp_path / f"store-{len(selector)}")
+        lock(desk.manifest, store=store)
+        pinned = desk.lock.adapters["tone"].registry
+        assert pinned is not None
+        assert (pinned.version, pinned.entry) == ("1.0.0", done.resolved.digest)
+        shutil.rmtree(store.root)
+        pull(desk.manifest, store=store, frozen=True)
+        objects = {path.name for path in store.objects.rglob("*") if path.is_file()}
+        wanted = {file.sha256.removeprefix("sha256:") for file in done.resolved.entry.files}
+        assert wanted <= objects
+
+
+def test_an_adapter_that_does_not_fit_is_published_nowhere(desk: Project, place: Place) -> None:
+    place.init()
+    desk.adapter("tone", modules={"model.layers.0.self_attn.q_proj": (8, 8)})
+    before = place.files()
+    with pytest.raises(FitError):
+        publish_folder("tone", "team/refunds@1.0.0", manifest=desk.manifest)
+    assert place.files() == before
+
+
+def test_a_registry_on_a_web_server_is_read_as_on_its_storage(
+    desk: Project, place: Place, web: WebServer, tmp_path: Path
+) -> None:
+    """The same files, served: every selector selects the same, and nothing can be written."""
+    team = place.init()
+    for number in range(3):
+        desk.adapter("tone", seed=number)
+        publish_folder("tone", f"team/refunds@1.{number}.0", manifest=desk.manifest)
+    promote(team, NAME, "1.0.0", "prod")
+    promote(team, NAME, "1.1.0", "prod", why="besser")
+    mark(team, NAME, "1.2.0", "yank", why="wrong")
+    web.files = {f"/team/{path}": raw for path, raw in place.files().items()}
+    served = open_catalogue(open_storage(f"{web.url}/team", directory=tmp_path))
+    assert served.id == team.id
+    for selector in ("1.0.0", "1.2.0", "^1", "prod"):
+        assert resolve(served, selector).digest == resolve(team, selector).digest
+    assert resolve(served, "^1").entry.version == "1.1.0"
+    for act in (
+        lambda: promote(served, NAME, "1.0.0", "prod"),
+        lambda: mark(served, NAME, "1.0.0", "yank"),
+        lambda: publish(served, tmp_path / "files", "9.0.0"),
+        lambda: init_registry(open_storage(f"{web.url}/other", directory=tmp_path)),
+    ):
+        with pytest.raises(AdapterdockError) as caught:
+            act()
+        assert caught.value.code in ("AD867", "AD871")
+    assert {method for method, _, _ in web.requests} <= {"GET", "HEAD"}

@@ -22,11 +22,11 @@ from ..manifests.findings import registry as codes
 from ..manifests.findings.errors import UsageError
 from ..manifests.findings.finding import Finding, Where
 from ..manifests.language.names import did_you_mean
+from ..manifests.language.published_names import wrong_name
 from ..manifests.language.source import Source, SourceSyntaxError
 from ..manifests.manifest import ManifestFile
 from ..manifests.reading.bounded_file import read_at_most
 from ..manifests.reading.secrets import redacted
-from .catalogue.names import wrong_name
 
 if sys.version_info >= (3, 11):
     import tomllib

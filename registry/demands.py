@@ -11,13 +11,13 @@ from ..manifests.findings import lock as lock_codes
 from ..manifests.findings.errors import IntegrityError, PolicyError, SourceError, StoreError
 from ..manifests.findings.finding import Where
 from ..manifests.language.schema import AllowedRegistry, Policy, RequiredSignatures, SignedKind
+from ..manifests.language.selector import Selector
 from ..manifests.language.source import Source
 from ..manifests.lockfile import LockedAdapter
 from .catalogue.catalogue import Catalogue, Resolved, Seen
 from .catalogue.entry import Entry
 from .catalogue.envelope import Kind
 from .catalogue.keys import load_public_key
-from .catalogue.selector import Selector
 from .catalogue.trust import requirement
 from .catalogue.trusted import Demand, verify_resolved
 from .policy import allowed_registries, check_registry

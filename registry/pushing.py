@@ -13,12 +13,12 @@ from ..manifests.findings import registry as codes
 from ..manifests.findings import sources as source_codes
 from ..manifests.findings.errors import IntegrityError, SourceError, UsageError
 from ..manifests.language.oci_reference import OciReference
+from ..manifests.language.published_names import wrong_name
 from ..manifests.language.selector import parse_selector
 from ..manifests.language.source import REGISTRY, Source
 from ..manifests.language.versions import parse_version
 from .catalogue.entry import InvalidEntryError, parse_object
 from .catalogue.make_entry import Said
-from .catalogue.names import wrong_name
 from .catalogue.oci_artifact import (
     MOST_SIGNATURES,
     adapter_manifest,

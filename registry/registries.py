@@ -10,9 +10,9 @@ from ..manifests.findings import registry as codes
 from ..manifests.findings.errors import AdapterdockError, OfflineError, UsageError
 from ..manifests.findings.finding import Finding
 from ..manifests.language.names import did_you_mean
+from ..manifests.language.published_names import wrong_name
 from ..manifests.manifest import ManifestFile
 from .catalogue.catalogue import Catalogue, open_catalogue
-from .catalogue.names import wrong_name
 from .catalogue.open_storage import open_storage
 from .catalogue.reference import Reference
 from .configured import Configured, configured

@@ -16,6 +16,7 @@ from typing import Any
 import adapterdock
 import pytest
 from adapterdock.manifests.language import published_names, versions
+from adapterdock.manifests.language.selector import parse_selector
 from adapterdock.registry.catalogue import envelope, layout, series
 from adapterdock.registry.catalogue.catalogue import Catalogue
 from adapterdock.registry.catalogue.collect import collect
@@ -37,7 +38,6 @@ from adapterdock.registry.catalogue.mirror import mirror
 from adapterdock.registry.catalogue.promote import demote, mark, promote
 from adapterdock.registry.catalogue.rules import Gate, Rules, Signers
 from adapterdock.registry.catalogue.rules_series import set_rules
-from adapterdock.registry.catalogue.selector import parse_selector
 from adapterdock.registry.catalogue.sign import sign_selected
 from adapterdock.registry.catalogue.signer import new_pair, open_signer
 from adapterdock.registry.catalogue.take_snapshot import take_snapshot

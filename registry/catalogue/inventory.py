@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from ...manifests.language.published_names import wrong_alias, wrong_name
+from ...manifests.language.versions import parse_version
 from ..files.digests import PREFIX, is_digest
 from .layout import ADAPTERS, BLOBS, IDENTITY, JOURNAL, RULES, SNAPSHOTS
-from .names import wrong_alias, wrong_name
 from .series import BrokenSeriesError, numbers_in
-from .versions import parse_version
 
 _PART = re.compile(
     rf"{ADAPTERS}/(?P<name>.+?)/(?P<part>versions|aliases|marks|signatures)/(?P<rest>.+)\Z"

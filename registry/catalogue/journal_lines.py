@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from ...manifests.language.published_names import wrong_alias, wrong_name
+from ...manifests.language.versions import parse_version
 from .inventory import Part, Series
 from .journal import now
 from .layout import (
@@ -19,10 +21,8 @@ from .layout import (
     marks_folder,
 )
 from .marks import Action, Mark, read_mark, said, text_or_none
-from .names import wrong_alias, wrong_name
 from .series import DIGITS, Value, append, file_of, read_value
 from .storage import Storage
-from .versions import parse_version
 
 Line = Mapping[str, Any]
 PATIENCE = 5.0

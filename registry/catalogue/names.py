@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from ...manifests.language.published_names import LONGEST, wrong_alias, wrong_name
-
-__all__ = ["LONGEST", "one_edit_apart", "wrong_alias", "wrong_name"]
-
 
 def one_edit_apart(one: str, other: str) -> bool:
     """Whether one inserted, removed, replaced or exchanged character makes one name the other."""

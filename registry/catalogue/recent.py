@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import IntegrityError
+from ...manifests.language.published_names import wrong_name
+from ...manifests.language.versions import parse_version
 from ..files.digests import sha256_bytes
 from ..files.pool import each
 from .catalogue import Catalogue
@@ -15,11 +17,9 @@ from .journal import head
 from .layout import JOURNAL, entry_file, marks_folder
 from .local_storage import LocalStorage
 from .marks import ACTIONS, read_mark, text_or_none
-from .names import wrong_name
 from .series import BrokenSeriesError, Value, read_value
 from .storage import Storage
 from .thin_row import ThinRow, mark_words, row_of
-from .versions import parse_version
 
 Key = tuple[str, str]
 """A name and a version."""

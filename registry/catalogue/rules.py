@@ -15,10 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import UsageError
 from ...manifests.findings.finding import Where
+from ...manifests.language.published_names import wrong_alias
 from .entry import InvalidEntryError, parse_object
 from .keys import PublicKey, load_public_key, parse_public_key
 from .metrics import parse_requirement
-from .names import wrong_alias
 from .series import LIMIT, canonical
 from .trust import Requirement, requirement
 

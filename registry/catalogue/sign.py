@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import IntegrityError, SourceError, UsageError
+from ...manifests.language.selector import Selector
 from .catalogue import Catalogue
 from .envelope import Kind
 from .init import require_writable
 from .layout import alias_folder, marks_folder
-from .selector import Selector
 from .series import BrokenSeriesError, last_two
 from .signer import Signer
 from .signing import Signable, add_later, entry_of, value_of

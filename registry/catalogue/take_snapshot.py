@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import StoreError
 from ...manifests.findings.finding import Finding
+from ...manifests.language.published_names import wrong_name
 from .catalogue import Catalogue
 from .init import require_writable
 from .journal import head, note, now
 from .layout import ADAPTERS, JOURNAL, SNAPSHOTS
-from .names import wrong_name
 from .recent import Key, is_key, lines_after, read_marks, read_rows, recent
 from .series import BrokenSeriesError, read_value, series_number
 from .snapshot import (

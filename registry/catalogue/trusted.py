@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from ...manifests.findings import registry as codes
 from ...manifests.findings.finding import Finding, Severity
+from ...manifests.language.selector import Selector
 from .catalogue import Catalogue, Listing, Resolved
 from .envelope import Kind
 from .layout import alias_folder, marks_folder
-from .selector import Selector
 from .signatures import read_signatures
 from .signing import Signable, entry_of, value_of
 from .trust import Requirement, Verified, verify

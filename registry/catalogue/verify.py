@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import AdapterdockError, IntegrityError
 from ...manifests.findings.finding import Finding
+from ...manifests.language.versions import parse_version
 from ..files.digests import PREFIX, sha256_bytes
 from ..files.pool import each
 from ..files.progress import OneAtATime, Progress, Silent
@@ -35,7 +36,6 @@ from .registry_part import is_part
 from .rules_series import rules_in_force
 from .series import BrokenSeriesError, Value, check_chain, read_value
 from .storage import Storage
-from .versions import parse_version
 
 WORKERS = 8
 _SHOWN = 5

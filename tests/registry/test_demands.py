@@ -9,12 +9,12 @@ import pytest
 from adapterdock.manifests.findings.errors import AdapterdockError, PolicyError, UsageError
 from adapterdock.manifests.findings.finding import Where
 from adapterdock.manifests.language.schema import Policy
+from adapterdock.manifests.language.selector import parse_selector
 from adapterdock.manifests.language.source import Source
 from adapterdock.registry.catalogue.catalogue import Catalogue
 from adapterdock.registry.catalogue.envelope import Kind
 from adapterdock.registry.catalogue.promote import promote
 from adapterdock.registry.catalogue.publish import publish_entry
-from adapterdock.registry.catalogue.selector import parse_selector
 from adapterdock.registry.demands import demands_of, require_trusted
 from support.published import contents, entry, registry
 from support.signing import MAKE, WEAK, make_signer, public_pem

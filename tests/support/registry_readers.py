@@ -17,6 +17,10 @@ from pathlib import Path
 
 from adapterdock.manifests.findings.errors import AdapterdockError
 from adapterdock.manifests.findings.finding import Where
+from adapterdock.manifests.language.oci_reference import parse_reference as parse_oci
+from adapterdock.manifests.language.published_names import wrong_alias, wrong_name
+from adapterdock.manifests.language.selector import parse_selector
+from adapterdock.manifests.language.versions import parse_range, parse_version
 from adapterdock.registry.catalogue.archive_storage import ArchiveStorage, pack_registry
 from adapterdock.registry.catalogue.catalogue import Catalogue, open_catalogue
 from adapterdock.registry.catalogue.entry import InvalidEntryError, parse_object, read_entry
@@ -31,7 +35,7 @@ from adapterdock.registry.catalogue.journal import head
 from adapterdock.registry.catalogue.keys import PublicKey, parse_public_key
 from adapterdock.registry.catalogue.layout import IDENTITY, alias_folder, entry_file, marks_folder
 from adapterdock.registry.catalogue.metrics import parse_requirement
-from adapterdock.registry.catalogue.names import one_edit_apart, wrong_alias, wrong_name
+from adapterdock.registry.catalogue.names import one_edit_apart
 from adapterdock.registry.catalogue.oci_artifact import Artifact, read_adapter, read_signatures
 from adapterdock.registry.catalogue.oci_http import challenges, said, token_in
 from adapterdock.registry.catalogue.oci_layout import OciLayout, write_layout
@@ -42,11 +46,9 @@ from adapterdock.registry.catalogue.oci_manifest import (
     read_index,
     read_manifest,
 )
-from adapterdock.registry.catalogue.oci_reference import parse_reference as parse_oci
 from adapterdock.registry.catalogue.promote import history, promote
 from adapterdock.registry.catalogue.publish import entry_bytes
 from adapterdock.registry.catalogue.reference import parse_reference
-from adapterdock.registry.catalogue.selector import parse_selector
 from adapterdock.registry.catalogue.series import (
     BrokenSeriesError,
     canonical,
@@ -55,7 +57,6 @@ from adapterdock.registry.catalogue.series import (
     read_value,
 )
 from adapterdock.registry.catalogue.setup_artifact import Content, pack_setup, read_setup
-from adapterdock.registry.catalogue.versions import parse_range, parse_version
 from adapterdock.registry.files.digests import sha256_bytes
 from adapterdock.registry.unbundling import unpack
 

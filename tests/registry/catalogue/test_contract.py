@@ -24,6 +24,7 @@ from adapterdock.manifests.findings.errors import (
     SourceError,
     StoreError,
 )
+from adapterdock.manifests.language.selector import parse_selector
 from adapterdock.registry.catalogue.catalogue import Catalogue, Resolved, Seen, open_catalogue
 from adapterdock.registry.catalogue.init import init_registry
 from adapterdock.registry.catalogue.journal import head
@@ -31,7 +32,6 @@ from adapterdock.registry.catalogue.layout import alias_folder, blob_file, entry
 from adapterdock.registry.catalogue.open_storage import open_storage
 from adapterdock.registry.catalogue.promote import demote, history, mark, promote
 from adapterdock.registry.catalogue.publish import Published, names_of, publish_entry
-from adapterdock.registry.catalogue.selector import parse_selector
 from adapterdock.registry.catalogue.series import file_of
 from adapterdock.registry.files.digests import sha256_bytes
 from adapterdock.registry.lock import lock

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from adapterdock.manifests.findings.errors import AdapterdockError, IntegrityError, SourceError
+from adapterdock.manifests.language.oci_reference import OciReference
 from adapterdock.registry.catalogue import oci_http
 from adapterdock.registry.catalogue.oci_artifact import (
     pack_adapter,
@@ -16,7 +17,6 @@ from adapterdock.registry.catalogue.oci_artifact import (
 )
 from adapterdock.registry.catalogue.oci_client import OciClient
 from adapterdock.registry.catalogue.oci_login import Login
-from adapterdock.registry.catalogue.oci_reference import OciReference
 from support.docker_registry import USER, DockerRegistry
 from support.oci_adapters import CONTENTS, artifact, entry_bytes
 

@@ -13,12 +13,12 @@ from adapterdock.manifests.findings.errors import (
     SourceError,
     UsageError,
 )
+from adapterdock.manifests.language.selector import parse_selector
 from adapterdock.registry.catalogue.catalogue import Catalogue, open_catalogue
 from adapterdock.registry.catalogue.envelope import MOST, Envelope, Signature
 from adapterdock.registry.catalogue.layout import alias_folder, entry_file, signatures_folder
 from adapterdock.registry.catalogue.promote import mark, promote
 from adapterdock.registry.catalogue.publish import publish_entry
-from adapterdock.registry.catalogue.selector import parse_selector
 from adapterdock.registry.catalogue.sign import Signed, sign_selected
 from adapterdock.registry.catalogue.signatures import add_signature
 from adapterdock.registry.catalogue.signer import Signer

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 from adapterdock.manifests.findings.errors import IntegrityError
+from adapterdock.manifests.language.selector import parse_selector
 from adapterdock.registry.catalogue.catalogue import Catalogue, Resolved, Seen, open_catalogue
 from adapterdock.registry.catalogue.envelope import Envelope, Kind, Signature, sign
 from adapterdock.registry.catalogue.layout import alias_folder, entry_file, signatures_folder
 from adapterdock.registry.catalogue.local_storage import LocalStorage
 from adapterdock.registry.catalogue.promote import mark, promote
 from adapterdock.registry.catalogue.publish import publish_entry
-from adapterdock.registry.catalogue.selector import parse_selector
 from adapterdock.registry.catalogue.sign import sign_selected
 from adapterdock.registry.catalogue.signatures import add_signature
 from adapterdock.registry.catalogue.signer import Signer

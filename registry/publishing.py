@@ -12,8 +12,11 @@ from ..manifests.findings import registry as codes
 from ..manifests.findings.errors import FitError, StoreError, UsageError
 from ..manifests.findings.finding import Finding, Where
 from ..manifests.language.frozen import FrozenDict
+from ..manifests.language.names import is_name
 from ..manifests.language.source import Source, SourceSyntaxError
 from ..manifests.manifest import ManifestFile, read_manifest
+from ..manifests.reading.nodes import Entry as Written
+from ..manifests.reading.nodes import Map, Scalar, Spot
 from .catalogue.catalogue import Catalogue
 from .catalogue.entry import Entry, Provenance
 from .catalogue.journal import now
@@ -232,23 +235,18 @@ def _names(resolution: Resolution) -> list[str]:
     return names if recorded is None else [*names, recorded]
 
 
-ADAPTER = "adapter"
-"""The name of the adapter in the manifest that publishing makes."""
-
-
-def manifest_for(folder: Path, base: str | None, given: ManifestFile | None) -> ManifestFile:
-    """A manifest with the base and this adapter alone."""
-    path = str(folder.absolute())
+def manifest_for(
+    folder: Path, base: str | None, given: ManifestFile | None, name: str | None = None
+) -> ManifestFile:
+    """A manifest with the base and this adapter alone. Findings about the adapter name ``folder``,
+    or the manifest's adapter of this ``name``."""
+    place = folder.absolute()
+    adapters = {name or (place.name if is_name(place.name) else "adapter"): {"source": str(place)}}
     if given is None:
         model = base or _recorded(folder)
-        return read_manifest(
-            {
-                "version": 1,
-                "base": {"model": model},
-                "adapters": {ADAPTER: {"source": path}},
-            }
-        )
-    only = read_manifest({"version": 1, "adapters": {ADAPTER: {"source": path}}})
+        made = read_manifest({"version": 1, "base": {"model": model}, "adapters": adapters})
+        return made if name is not None else _at(folder, made)
+    only = read_manifest({"version": 1, "adapters": adapters})
     declared = given.manifest.base
     if base is not None:
         declared = declared.model_copy(update={"model": _source(base), "fingerprint": None})
@@ -260,7 +258,15 @@ def manifest_for(folder: Path, base: str | None, given: ManifestFile | None) -> 
             "active": None,
         }
     )
-    return replace(given, manifest=manifest)
+    made = replace(given, manifest=manifest)
+    return made if name is not None else _at(folder, made)
+
+
+def _at(folder: Path, made: ManifestFile) -> ManifestFile:
+    """The same, with adapters that are written in ``folder``."""
+    spot = Spot(str(folder))
+    entry = Written(Scalar("adapters", plain=True, spot=spot), Map({}, spot), spot)
+    return replace(made, root=replace(made.root, entries={**made.root.entries, "adapters": entry}))
 
 
 def _recorded(folder: Path) -> str:

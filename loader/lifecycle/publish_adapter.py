@@ -67,7 +67,7 @@ def publish_adapter(
     # private, and gone with the block: the store keeps what is uploaded
     with tempfile.TemporaryDirectory(prefix="adapterdock-publish-") as folder:
         write_files(folder, files)
-        file = manifest_for(Path(folder), base, named)
+        file = manifest_for(Path(folder), base, named, name)
         session = _session(host, file, pinned=base is None, offline=offline)
         candidate = check_candidate(file, wanted, said, session)
         return publish_candidate(

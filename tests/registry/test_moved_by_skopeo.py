@@ -51,7 +51,7 @@ def team(
 def skopeo(*arguments: str) -> None:
     program = os.environ.get("ADAPTERDOCK_SKOPEO") or shutil.which("skopeo")
     if program is None:
-        pytest.skip(MISSING)
+        pytest.fail(MISSING)
     command = [program, "--insecure-policy", "copy", "--quiet"]
     user = ":".join(USER)
     flags = ["--src-tls-verify=false", "--dest-tls-verify=false"]

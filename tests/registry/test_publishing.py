@@ -101,6 +101,17 @@ def test_an_adapter_that_does_not_fit_is_not_published(project: Project, team: C
     refused(project, team, FitError)
 
 
+def test_what_is_wrong_with_an_adapter_is_reported_in_its_folder(
+    project: Project, team: Catalogue
+) -> None:
+    folder = project.adapter("wide", modules={"model.layers.0.self_attn.q_proj": (7, 9)})
+    with pytest.raises(FitError) as caught:
+        run(project, folder=folder)
+    where = caught.value.findings[0].where
+    assert (where.file, where.path[:2], where.line) == (str(folder), ("adapters", "wide"), None)
+    assert "'adapter'" not in str(caught.value)
+
+
 def test_an_adapter_whose_fit_is_unchecked_is_not_published(
     project: Project, team: Catalogue
 ) -> None:

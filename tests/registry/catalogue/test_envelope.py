@@ -186,7 +186,7 @@ def test_a_flood_of_signatures_of_one_key_is_verified_once(monkeypatch: pytest.M
         verified.append(signature)
         return False
 
-    monkeypatch.setattr("adapterdock.registry.catalogue.envelope._is_good", count)
+    monkeypatch.setattr("adapterdock.registry.catalogue.envelope.is_good", count)
     many = tuple(Signature(SIGNER.key.id, bytes([n])) for n in range(MOST))
     with pytest.raises(InvalidEnvelopeError):
         signers_of(replace(SIGNED, signatures=many), FILE, [SIGNER.key])

@@ -372,7 +372,6 @@ def test_a_login_that_the_options_name_wins_over_netrc(ready: Project, web: WebS
         ("az://box/tone", {"account_host": "stranger.example"}),
         ("abfss://box@stranger.dfs.core.windows.net/tone", {}),
         ("oss://bucket/tone", {"endpoint": "https://stranger.example"}),
-        ("oci://bucket/tone", {"config_kwargs": {"service_endpoint": "https://stranger.example"}}),
         ("sftp://host/tone", {"sock": "stranger.example"}),
         ("lakefs://repo/main", {"host": "stranger.example"}),
         ("webdav://host/tone", {"base_url": "https://stranger.example"}),

@@ -12,9 +12,9 @@ from statistics import median
 
 from adapterdock.manifests.language.selector import Selector, parse_selector
 from adapterdock.registry.catalogue.catalogue import Catalogue, open_catalogue
-from adapterdock.registry.catalogue.local_storage import LocalStorage
 from adapterdock.registry.catalogue.search_index import Query
 from adapterdock.registry.search import search
+from adapterdock.registry.storages.local_storage import LocalStorage
 from adapterdock.registry.store.store import Store
 from table import Row
 from timing import Times, timed

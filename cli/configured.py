@@ -26,7 +26,7 @@ def registries(manifest: RegistriesOption = None, as_json: JsonOption = False) -
       adapterdock registries
       adapterdock registries --json | jq '.registries[] | select(.problem != null)'
     """
-    from ..registry.configured import configured
+    from ..registry.access.configured import configured
     from ..registry.registries import reach
 
     rows = [_describe(found) for found in reach(configured(manifest_of(manifest)).values())]

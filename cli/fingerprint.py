@@ -53,7 +53,7 @@ def fingerprint(
       adapterdock fingerprint ./finetuned
       adapterdock fingerprint hf://HuggingFaceTB/SmolLM2-135M-Instruct
     """
-    from ..registry.access import Access, open_base_folder
+    from ..registry.access.access import Access, open_base_folder
     from ..registry.locks.project import open_manifest
 
     path = Path(target)

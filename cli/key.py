@@ -48,7 +48,7 @@ def new(
       adapterdock key new team.key
       adapterdock key new team.key --passphrase-file passphrase.txt
     """
-    from ..registry.catalogue.signer import new_pair, read_passphrase
+    from ..registry.signatures.signer import new_pair, read_passphrase
 
     passphrase = None if passphrase_file is None else read_passphrase(passphrase_file)
     key = new_pair(path, passphrase)

@@ -101,10 +101,10 @@ def lock(
         _check(file, policy, offline, as_json)
 
     from ..manifests.lockfile import lock_path, write_lock
+    from ..registry.access.session import session_for
     from ..registry.lock import make_lock
     from ..registry.locks.diff import diff
     from ..registry.locks.project import is_to_write, lock_to_replace
-    from ..registry.session import session_for
 
     path = lock_path(manifest)
     accepted = accept or ()

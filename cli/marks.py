@@ -21,8 +21,8 @@ from .registries import (
 from .signing import PublicKeyOption, SignOption, signer_of
 
 if TYPE_CHECKING:
-    from ..registry.catalogue.marks import Action
-    from ..registry.catalogue.signer import Signer
+    from ..registry.records.marks import Action
+    from ..registry.signatures.signer import Signer
 
 RequiredWhy = Annotated[
     str, typer.Option("--why", metavar="TEXT", help="The reason, shown to whoever uses it.")

@@ -52,10 +52,10 @@ def mirror(
       adapterdock mirror ./registry /mnt/usb/registry --only 'support/*'
       adapterdock mirror team ./mirror --dry-run
     """
-    from ..registry.catalogue.local_storage import LocalStorage
     from ..registry.catalogue.mirror import mirror as copy
     from ..registry.catalogue.open_storage import open_storage
     from ..registry.registries import open_named
+    from ..registry.storages.local_storage import LocalStorage
 
     origin = open_named(registry, manifest_of(manifest))
     storage = open_storage(to, directory=Path.cwd())

@@ -60,9 +60,9 @@ def promote(
       adapterdock promote team/refunds@2.1.0 prod --require 'accuracy>=0.9' --why 'ticket 12'
       adapterdock promote team/refunds@2.1.0 prod --sign team.key
     """
-    from ..registry.catalogue.metrics import parse_requirement
     from ..registry.catalogue.promote import promote as promote_version
     from ..registry.catalogue.reference import version_of
+    from ..registry.records.metrics import parse_requirement
 
     requirements = [parse_requirement(text) for text in require or ()]
     signer = signer_of(sign, passphrase_file, public_key)

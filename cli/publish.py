@@ -87,8 +87,8 @@ def publish(
       adapterdock publish ./refunds team/refunds@2.1.0 --metrics metrics.json --dry-run
       adapterdock publish ./refunds team/refunds@2.1.0 --sign team.key
     """
-    from ..registry.catalogue.entry import Provenance
     from ..registry.publishing import publish as publish_adapter
+    from ..registry.records.entry import Provenance
 
     signer = signer_of(sign, passphrase_file, public_key)
     with shown_progress(f"Publishing {folder}") as progress:
@@ -154,7 +154,7 @@ def _model(kind: Any, path: Path | None) -> Any:
 
 
 def _object(path: Path) -> Mapping[str, Any]:
-    from ..registry.catalogue.entry import LIMIT, InvalidEntryError, parse_object
+    from ..registry.records.entry import LIMIT, InvalidEntryError, parse_object
 
     try:
         with path.open("rb") as file:

@@ -59,8 +59,8 @@ def pull(
       adapterdock pull --no-base    # the adapters only
       adapterdock pull --from out.oci.tar
     """
+    from ..registry.access.session import session_for
     from ..registry.pull import pull_file, pull_from
-    from ..registry.session import session_for
 
     file = open_manifest_argument(manifest, model, dtype, policy)
     with shown_progress(f"Pulling {manifest}") as progress:

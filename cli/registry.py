@@ -52,8 +52,8 @@ def init(
       adapterdock registry init ./registry --title 'Customer service'
     """
     from ..registry.catalogue.init import init_registry
-    from ..registry.catalogue.local_storage import LocalStorage
     from ..registry.catalogue.open_storage import open_storage
+    from ..registry.storages.local_storage import LocalStorage
 
     storage = open_storage(url, directory=Path.cwd())
     made = init_registry(storage, title, local=isinstance(storage, LocalStorage))

@@ -14,7 +14,7 @@ from .registries import RegistriesOption, manifest_of
 from .render import counted, print_findings, print_table
 
 if TYPE_CHECKING:
-    from ..registry.catalogue.thin_row import ThinRow
+    from ..registry.records.thin_row import ThinRow
     from ..registry.search import Searched
 
 SCHEMA = "adapterdock.search/1"
@@ -117,7 +117,7 @@ def _describe(one: Searched) -> dict[str, Any]:
 
 
 def _row(row: ThinRow) -> dict[str, Any]:
-    from ..registry.catalogue.thin_row import base_names
+    from ..registry.records.thin_row import base_names
 
     fields = {key: value for key, value in vars(row).items() if key not in ("base", "marks")}
     marks = {word: word in row.marks for word in ("yanked", "deprecated")}
@@ -125,7 +125,7 @@ def _row(row: ThinRow) -> dict[str, Any]:
 
 
 def _print(found: Sequence[Searched]) -> None:
-    from ..registry.catalogue.thin_row import base_names
+    from ..registry.records.thin_row import base_names
 
     table = [
         (

@@ -57,7 +57,7 @@ def show(
       adapterdock show team.yaml --resolved
       adapterdock show --json | jq '.adapters[] | {source, rank, digest}'
     """
-    from ..registry.access import Access
+    from ..registry.access.access import Access
     from ..registry.locks.project import lock_of, policies_in_force
     from ..registry.validate import resolve_under
 

@@ -14,7 +14,7 @@ from .key import PassphraseOption
 from .registries import RegistriesOption, RegistryOption, opened
 
 if TYPE_CHECKING:
-    from ..registry.catalogue.signer import Signer
+    from ..registry.signatures.signer import Signer
 
 SignOption = Annotated[
     str | None,
@@ -55,8 +55,8 @@ def signer_of(
 
 def open_key(key: str, passphrase_file: Path | None, public_key: Path | None) -> Signer:
     """What signs with this key."""
-    from ..registry.catalogue.keys import load_public_key
-    from ..registry.catalogue.signer import open_signer, read_passphrase
+    from ..registry.signatures.keys import load_public_key
+    from ..registry.signatures.signer import open_signer, read_passphrase
 
     public = None if public_key is None else load_public_key(str(public_key), Path.cwd())
     passphrase = None if passphrase_file is None else read_passphrase(passphrase_file)

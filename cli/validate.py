@@ -22,7 +22,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..registry.access import AskLayout, AskPeft
+    from ..registry.access.access import AskLayout, AskPeft
 
 
 def _ask() -> tuple[AskLayout, AskPeft]:
@@ -64,7 +64,7 @@ def validate(
 
     check_arguments(model, dtype, policy)
     if accept:  # imported only if needed, since it loads the store
-        from ..registry.session import accepted_codes
+        from ..registry.access.session import accepted_codes
 
         accept = sorted(accepted_codes(accept))
     ask, ask_peft = _ask() if deep else (None, None)

@@ -39,7 +39,7 @@ def _token_hex(nbytes: int | None = None) -> str:
 def hold_still() -> None:
     """From now on, in this process."""
     import securesystemslib.signer  # noqa: F401 - it keeps the real class
-    from adapterdock.registry.catalogue import journal
+    from adapterdock.registry.records import journal
     from cryptography.hazmat.primitives.asymmetric import ed25519
 
     real: Any = ed25519.Ed25519PrivateKey

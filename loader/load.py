@@ -11,10 +11,10 @@ from torch import nn
 
 from ..manifests.findings import usage as usage_codes
 from ..manifests.findings.errors import UsageError
+from ..registry.access.session import session_for
 from ..registry.files.progress import Progress
 from ..registry.locks.project import ManifestSource, open_manifest
 from ..registry.pull import pull_file
-from ..registry.session import session_for
 from ..registry.store.store import Store
 from .adapted import AdaptedModel
 from .base.live_fingerprint import check_model

@@ -26,13 +26,13 @@ from ..manifests.language.rules import answering, flatten, is_made
 from ..manifests.language.weights import ModuleWeights, Weight, shown
 from ..manifests.lockfile import LoadedAs
 from ..manifests.manifest import ManifestFile
+from ..registry.access.session import Session, session_for
 from ..registry.files.digests import folder_digest
 from ..registry.files.header import read_local_header
 from ..registry.files.new_folder import MARK, check_free, replacing
 from ..registry.files.progress import Progress, Silent
 from ..registry.locks.project import ManifestSource, open_manifest
 from ..registry.pull import Pulled, pull_file
-from ..registry.session import Session, session_for
 from ..registry.store.store import Store
 from .adapter.adapter import Terms
 from .base.meta_model import Skeleton

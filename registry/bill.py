@@ -14,14 +14,14 @@ from ..manifests.findings.finding import Finding, Where
 from ..manifests.language.source import Source
 from ..manifests.lockfile import Lock, LockedAdapter, LockedBase, LockedFile
 from ..manifests.manifest import ManifestFile
-from .access import Access, open_adapter_folder, open_base_folder
+from .access.access import Access, open_adapter_folder, open_base_folder
+from .access.published import PublishedFolder
+from .access.session import session_for
 from .licences import CARD_LIMIT, card_licence, together
 from .locks.inputs import recipe
 from .locks.project import ManifestSource, lock_of, open_manifest
 from .locks.state import require_lock
-from .published import PublishedFolder
 from .pull import require_policy
-from .session import session_for
 from .sources.folder import Folder
 
 BASE = "base"

@@ -17,19 +17,19 @@ from ..manifests.reading.bounded_file import read_at_most
 from ..manifests.reading.document import read_document
 from ..manifests.reading.nodes import Scalar
 from ..manifests.reading.overlay import EXTENDS
-from .access import opening_of
-from .catalogue.oci_artifact import Artifact
-from .catalogue.oci_layout import OciLayout, write_layout
-from .catalogue.setup_artifact import Content, UnpackableError, pack_files, pack_setup
+from .access.access import opening_of
+from .access.published import open_folder
+from .access.published_artifacts import artifacts_of
+from .access.session import Session, session_for
 from .files.disk import guarded
 from .files.progress import Progress, transfer_shown
 from .locks.inputs import LockEntry
 from .locks.project import lock_of, open_manifest
 from .locks.state import kept, mutable, require_lock
-from .published import open_folder
-from .published_artifacts import artifacts_of
+from .oci.artifact import Artifact
+from .oci.layout import OciLayout, write_layout
+from .oci.setup_artifact import Content, UnpackableError, pack_files, pack_setup
 from .pull import Pulled, pull_file, require_policy
-from .session import Session, session_for
 from .setup_places import Places, below, places_of
 from .sources.fetch import Fetched, Request, fetch_all
 from .store.store import Store

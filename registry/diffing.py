@@ -15,14 +15,14 @@ from ..manifests.findings.finding import Where
 from ..manifests.findings.store import LOCAL_FILE_CHANGED
 from ..manifests.language.source import Source, SourceSyntaxError
 from ..manifests.manifest import ManifestFile
+from .access.opening import Opening
+from .access.published import PublishedFolder, open_folder
 from .catalogue.reference import Reference, parse_reference
 from .deltas import Deltas, LowRank
 from .files.progress import Progress
 from .heat_map import Place, place_of
 from .inspecting import open_reference
 from .measured import NO_NUMPY, deltas_of
-from .opening import Opening
-from .published import PublishedFolder, open_folder
 from .sources.folder import Folder
 from .sources.open import open_source
 from .store.store import Store

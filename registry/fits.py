@@ -13,11 +13,11 @@ from ..manifests.findings.finding import Severity, Where
 from ..manifests.language.schema import Fingerprint
 from ..manifests.language.source import Source, SourceSyntaxError
 from ..manifests.manifest import ManifestFile, read_manifest
+from .access.session import session_for
 from .base.fingerprint import Measured, compare
-from .catalogue.thin_row import base_fingerprints
 from .locks.project import open_manifest
+from .records.thin_row import base_fingerprints
 from .resolve import measure, resolve_base
-from .session import session_for
 
 
 @dataclass(frozen=True)

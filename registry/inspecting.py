@@ -9,18 +9,18 @@ from ..manifests.findings import registry as codes
 from ..manifests.findings.errors import UsageError
 from ..manifests.language.source import Source, SourceSyntaxError
 from ..manifests.manifest import ManifestFile
+from .access.open_registries import OpenRegistries
+from .access.opening import Opening
+from .access.published import PublishedFolder, open_folder
+from .access.session import session_for
 from .catalogue.catalogue import Resolved
-from .catalogue.envelope import Envelope
-from .catalogue.layout import signatures_folder
-from .catalogue.marks import Mark
 from .catalogue.promote import selected
 from .catalogue.reference import Reference
-from .catalogue.signatures import read_signatures
 from .files.progress import Progress
-from .open_registries import OpenRegistries
-from .opening import Opening
-from .published import PublishedFolder, open_folder
-from .session import session_for
+from .records.marks import Mark
+from .signatures.envelope import Envelope
+from .signatures.signatures import read_signatures
+from .storages.layout import signatures_folder
 from .store.store import Store
 
 if TYPE_CHECKING:

@@ -42,7 +42,8 @@ from ..manifests.lockfile import (
     write_lock,
 )
 from ..manifests.manifest import ManifestFile
-from .access import Access, check_model_signature
+from .access.access import Access, check_model_signature
+from .access.session import Session, session_for
 from .base.fingerprint import Measured, compare
 from .files.digests import folder_digest
 from .files.facts import FileFact
@@ -58,7 +59,6 @@ from .locks.project import ManifestSource, is_to_write, lock_to_replace, open_ma
 from .locks.state import kept, recipe_digest
 from .resolution import Resolution
 from .resolve import check_records, measure, resolve
-from .session import Session, session_for
 from .sources.fetch import Fetched, Request, fetch_all
 from .sources.folder import Folder
 from .sources.roads import Road
@@ -392,7 +392,7 @@ def _locked_entry(folder: Folder, before: LockedAdapter | None) -> LockedEntry |
     """What pins a registry source. A folder that is read from the store is as it was locked."""
     if not folder.source.is_registry:
         return None
-    from .published import PublishedFolder
+    from .access.published import PublishedFolder
 
     if isinstance(folder, PublishedFolder):
         return folder.locked()

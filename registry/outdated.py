@@ -15,12 +15,12 @@ from ..manifests.findings.finding import Finding, Where
 from ..manifests.language.versions import parse_version
 from ..manifests.lockfile import Lock, LockedAdapter
 from ..manifests.manifest import ManifestFile
-from .access import Access, check_place, open_adapter_folder, opening_of
+from .access.access import Access, check_place, open_adapter_folder, opening_of
+from .access.open_registries import OpenRegistry
+from .access.published import name_in_registry, open_published, open_registry_of, selector_of
 from .files.pool import each
 from .locks.project import ManifestSource, lock_of, open_manifest, policies_in_force
 from .locks.state import kept, lock_name
-from .open_registries import OpenRegistry
-from .published import name_in_registry, open_published, open_registry_of, selector_of
 
 _WORKERS = 8
 

@@ -17,7 +17,7 @@ from ..manifests.language.schema import Base, Composition, Rules
 from ..manifests.language.weights import Weight, shown
 from ..manifests.lockfile import Lock, LockedBase
 from ..manifests.manifest import ManifestFile
-from .access import Access
+from .access.access import Access
 
 
 @dataclass(frozen=True)

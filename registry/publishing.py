@@ -17,25 +17,25 @@ from ..manifests.language.source import Source, SourceSyntaxError
 from ..manifests.manifest import ManifestFile, read_manifest
 from ..manifests.reading.nodes import Entry as Written
 from ..manifests.reading.nodes import Map, Scalar, Spot
+from .access.session import Session, session_for
 from .catalogue.catalogue import Catalogue
-from .catalogue.entry import Entry, Provenance
-from .catalogue.journal import now
-from .catalogue.keys import load_public_key
 from .catalogue.make_entry import Said, describe_base, make_entry, published_files
 from .catalogue.publish import Published, check_publish, publish_entry
 from .catalogue.reference import Reference, parse_reference, version_of
 from .catalogue.said import said_of
-from .catalogue.signer import Signer, open_signer
 from .catalogue.values import Looked, changes_nothing, look
 from .checks.recorded_base import recorded_name
 from .files.disk import fault
 from .files.progress import Progress
 from .lock import require_fit
 from .locks.project import ManifestSource, open_manifest
+from .records.entry import Entry, Provenance
+from .records.journal import now
 from .registries import open_registry
 from .resolution import Opened, Resolution
 from .resolve import check_records, measure, resolve
-from .session import Session, session_for
+from .signatures.keys import load_public_key
+from .signatures.signer import Signer, open_signer
 from .sources.fetch import fetch
 from .store.store import Store
 

@@ -11,8 +11,8 @@ from ..manifests.findings.errors import AdapterdockError, IntegrityError, Policy
 from ..manifests.findings.finding import Finding, Severity, Where
 from ..manifests.lockfile import Lock, lock_path, read_lock, write_lock
 from ..manifests.manifest import ManifestFile
-from . import policy as policy_checks
-from .access import (
+from .access import policy as policy_checks
+from .access.access import (
     Access,
     check_model_signature,
     check_place,
@@ -20,6 +20,7 @@ from .access import (
     open_adapter_folder,
     open_base_folder,
 )
+from .access.session import Session, session_for
 from .files.digests import folder_digest
 from .files.facts import FileFact
 from .files.pool import each
@@ -31,7 +32,6 @@ from .locks.state import facts_of, kept, lock_name, overridden, require_lock
 from .read_facts import gather_adapter
 from .resolution import Opened, Resolution
 from .resolve import OPENERS
-from .session import Session, session_for
 from .sources.fetch import Fetched, Request, fetch_all
 from .store.store import Store
 from .unbundling import fill_store

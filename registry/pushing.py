@@ -17,9 +17,16 @@ from ..manifests.language.published_names import wrong_name
 from ..manifests.language.selector import parse_selector
 from ..manifests.language.source import REGISTRY, Source
 from ..manifests.language.versions import parse_version
-from .catalogue.entry import InvalidEntryError, parse_object
+from .access.opening import Opening
+from .access.published import PublishedFolder, open_folder
+from .access.published_artifacts import envelopes_of, packed
+from .access.session import session_for
 from .catalogue.make_entry import Said
-from .catalogue.oci_artifact import (
+from .catalogue.publish import entry_bytes
+from .catalogue.reference import Reference, parse_reference
+from .files.progress import Progress, transfer_shown
+from .locks.project import ManifestSource, open_manifest, policies_in_force
+from .oci.artifact import (
     MOST_SIGNATURES,
     adapter_manifest,
     pack_signatures,
@@ -27,18 +34,11 @@ from .catalogue.oci_artifact import (
     read_signatures,
     signatures_tag,
 )
-from .catalogue.oci_client import OciClient, reference_of
-from .catalogue.oci_login import login_for
-from .catalogue.oci_manifest import InvalidManifestError, Manifest
-from .catalogue.publish import entry_bytes
-from .catalogue.reference import Reference, parse_reference
-from .files.progress import Progress, transfer_shown
-from .locks.project import ManifestSource, open_manifest, policies_in_force
-from .opening import Opening
-from .published import PublishedFolder, open_folder
-from .published_artifacts import envelopes_of, packed
+from .oci.client import OciClient, reference_of
+from .oci.login import login_for
+from .oci.manifest import InvalidManifestError, Manifest
 from .publishing import Candidate, check_candidate, manifest_for
-from .session import session_for
+from .records.entry import InvalidEntryError, parse_object
 from .sources.fetch import fetch
 from .sources.open import is_offline
 from .store.store import Store

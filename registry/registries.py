@@ -12,10 +12,10 @@ from ..manifests.findings.finding import Finding
 from ..manifests.language.names import did_you_mean
 from ..manifests.language.published_names import wrong_name
 from ..manifests.manifest import ManifestFile
+from .access.configured import Configured, configured
 from .catalogue.catalogue import Catalogue, open_catalogue
 from .catalogue.open_storage import open_storage
 from .catalogue.reference import Reference
-from .configured import Configured, configured
 from .files.pool import each
 
 _WORKERS = 8

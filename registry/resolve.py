@@ -16,8 +16,8 @@ from ..manifests.findings.finding import Finding, Severity, Where
 from ..manifests.language.rules import check_active, flatten
 from ..manifests.language.schema import Adapter
 from ..manifests.manifest import ManifestFile
-from . import policy as policy_checks
-from .access import (
+from .access import policy as policy_checks
+from .access.access import (
     Access,
     AskPeft,
     check_model_signature,

@@ -11,11 +11,11 @@ from ..manifests.findings import registry as codes
 from ..manifests.findings.errors import AdapterdockError, OfflineError, UsageError
 from ..manifests.findings.finding import Finding
 from ..manifests.manifest import ManifestFile
+from .access.configured import configured
 from .catalogue.catalogue import Catalogue
 from .catalogue.index_file import current_index, forget_index, kept_index
 from .catalogue.search_index import Query, SearchIndex
-from .catalogue.thin_row import ThinRow
-from .configured import configured
+from .records.thin_row import ThinRow
 from .registries import local_name, named, open_named, reach
 from .sources.failures import scrub
 from .store.store import Store

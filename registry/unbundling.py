@@ -15,17 +15,17 @@ from ..manifests.findings.store import NO_SPACE
 from ..manifests.language.source import Source
 from ..manifests.lockfile import Lock, LockedAdapter, LockedBase
 from ..manifests.owner import left_beside, made_beside
-from .catalogue.archive_storage import REGISTRY_TYPE, ArchiveStorage
+from .access.proofs import keep, kept_storage
 from .catalogue.catalogue import open_catalogue
-from .catalogue.entry import LIMIT
-from .catalogue.layout import ADAPTERS
-from .catalogue.oci_layout import OciLayout
-from .catalogue.oci_manifest import Descriptor, InvalidManifestError
-from .catalogue.setup_artifact import SETUP_TYPE, Setup, read_setup
 from .files.digests import sha256_file
 from .files.disk import guarded, remove, sync_file, sync_folder
 from .files.progress import Progress, transfer_shown
-from .proofs import keep, kept_storage
+from .oci.archive_storage import REGISTRY_TYPE, ArchiveStorage
+from .oci.layout import OciLayout
+from .oci.manifest import Descriptor, InvalidManifestError
+from .oci.setup_artifact import SETUP_TYPE, Setup, read_setup
+from .records.entry import LIMIT
+from .storages.layout import ADAPTERS
 from .store.store import Store
 
 UNPACKING = "unpacking"

@@ -11,8 +11,8 @@ from ..manifests.findings.errors import AdapterdockError
 from ..manifests.findings.finding import Finding, Report, Where
 from ..manifests.lockfile import Lock
 from ..manifests.manifest import ManifestFile
-from . import policy as policy_checks
-from .access import Access, AskLayout, AskPeft, open_adapter_folder, open_base_folder
+from .access import policy as policy_checks
+from .access.access import Access, AskLayout, AskPeft, open_adapter_folder, open_base_folder
 from .locks.inputs import new_adapter_digest
 from .locks.project import ManifestSource, lock_of, open_manifest, policies_in_force
 from .locks.state import (
@@ -199,7 +199,7 @@ def _accepted(accept: Iterable[str]) -> frozenset[str]:
     codes_given = tuple(accept)
     if not codes_given:
         return frozenset()
-    from .session import accepted_codes
+    from .access.session import accepted_codes
 
     return accepted_codes(codes_given)
 

@@ -20,7 +20,7 @@ SUBROOMS: Mapping[str, tuple[str, ...]] = {
     "manifests": ("findings", "language", "reading"),
     "registry": (
         *("files", "base", "methods", "store", "locks", "checks", "sources"),
-        "catalogue",
+        *("storages", "records", "signatures", "oci", "catalogue", "access"),
     ),
     "loader": (
         *("weights", "base", "adapter", "routing", "sites", "methods", "build"),

@@ -17,10 +17,17 @@ import adapterdock
 import pytest
 from adapterdock.manifests.language import published_names, versions
 from adapterdock.manifests.language.selector import parse_selector
-from adapterdock.registry.catalogue import envelope, layout, series
 from adapterdock.registry.catalogue.catalogue import Catalogue
 from adapterdock.registry.catalogue.collect import collect
-from adapterdock.registry.catalogue.entry import (
+from adapterdock.registry.catalogue.hold import DELETE, KEEP, held
+from adapterdock.registry.catalogue.mirror import mirror
+from adapterdock.registry.catalogue.promote import demote, mark, promote
+from adapterdock.registry.catalogue.rules import Gate, Rules, Signers
+from adapterdock.registry.catalogue.rules_series import set_rules
+from adapterdock.registry.catalogue.sign import sign_selected
+from adapterdock.registry.catalogue.take_snapshot import take_snapshot
+from adapterdock.registry.records import series
+from adapterdock.registry.records.entry import (
     DEPTH,
     LIMIT,
     Entry,
@@ -30,18 +37,13 @@ from adapterdock.registry.catalogue.entry import (
     Provenance,
     Role,
 )
-from adapterdock.registry.catalogue.envelope import Envelope, Kind, Signature, SignedFile
-from adapterdock.registry.catalogue.hold import DELETE, KEEP, held
-from adapterdock.registry.catalogue.local_storage import LocalStorage
-from adapterdock.registry.catalogue.marks import ACTIONS
-from adapterdock.registry.catalogue.mirror import mirror
-from adapterdock.registry.catalogue.promote import demote, mark, promote
-from adapterdock.registry.catalogue.rules import Gate, Rules, Signers
-from adapterdock.registry.catalogue.rules_series import set_rules
-from adapterdock.registry.catalogue.sign import sign_selected
-from adapterdock.registry.catalogue.signer import new_pair, open_signer
-from adapterdock.registry.catalogue.take_snapshot import take_snapshot
-from adapterdock.registry.catalogue.thin_row import COLUMNS
+from adapterdock.registry.records.marks import ACTIONS
+from adapterdock.registry.records.thin_row import COLUMNS
+from adapterdock.registry.signatures import envelope
+from adapterdock.registry.signatures.envelope import Envelope, Kind, Signature, SignedFile
+from adapterdock.registry.signatures.signer import new_pair, open_signer
+from adapterdock.registry.storages import layout
+from adapterdock.registry.storages.local_storage import LocalStorage
 from support.published import publish, registry
 
 PAGE = Path(adapterdock.__file__).parent / "docs" / "reference" / "registry.md"

@@ -15,7 +15,8 @@ from ...manifests.language.rules import flatten, is_made
 from ...manifests.language.schema import Rules
 from ...manifests.lockfile import Lock
 from ...manifests.manifest import ManifestFile
-from ...registry.access import Access, open_adapter_folder
+from ...registry.access.access import Access, open_adapter_folder
+from ...registry.access.session import Session, session_for
 from ...registry.files.digests import folder_digest
 from ...registry.lock import make_lock
 from ...registry.locks.project import ManifestSource, lock_of, open_manifest
@@ -32,7 +33,6 @@ from ...registry.plan import (
 )
 from ...registry.pull import Pulled, pull_pinned, require_policy
 from ...registry.read_facts import gather_adapter
-from ...registry.session import Session, session_for
 from ...registry.sources.fetch import fetch
 from ...registry.store.store import Store
 from ..adapter.adapter import Built

@@ -18,9 +18,9 @@ from ...manifests.language.names import did_you_mean
 from ...manifests.language.rules import flatten
 from ...manifests.language.schema import BYTE_SIZE_PATTERN, Manifest, parse_bytes
 from ...manifests.manifest import ManifestFile
+from ...registry.access.session import Session
 from ...registry.pull import Pulled
 from ...registry.resolution import Opened
-from ...registry.session import Session
 from ...registry.sources.in_memory import InMemoryFolder
 from ...registry.store.store import Store
 from ..build.from_files import AdapterFiles

@@ -18,14 +18,9 @@ from ...manifests.findings import usage as usage_codes
 from ...manifests.findings.errors import IntegrityError, PolicyError, UsageError
 from ...manifests.findings.finding import Finding, Where
 from ...manifests.language.source import Source, SourceSyntaxError
-from ...registry.checks.candidate import Ask
-from ...registry.checks.zeros import zeros_in_files
-from ...registry.files.digests import folder_digest
-from ...registry.files.mlx import WEIGHTS as MLX_WEIGHTS
-from ...registry.files.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from ...registry.open_registries import OpenRegistries
-from ...registry.opening import Opening, opener_of
-from ...registry.policy import (
+from ...registry.access.open_registries import OpenRegistries
+from ...registry.access.opening import Opening, opener_of
+from ...registry.access.policy import (
     check_digest,
     check_registry_road,
     check_road,
@@ -34,11 +29,16 @@ from ...registry.policy import (
     lists_for,
     permits,
 )
-from ...registry.published import name_in_registry, place_if_known, warnings_of
+from ...registry.access.published import name_in_registry, place_if_known, warnings_of
+from ...registry.access.session import accepted_codes
+from ...registry.access.signed_folders import check_signed
+from ...registry.checks.candidate import Ask
+from ...registry.checks.zeros import zeros_in_files
+from ...registry.files.digests import folder_digest
+from ...registry.files.mlx import WEIGHTS as MLX_WEIGHTS
+from ...registry.files.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from ...registry.read_facts import gather_adapter, gather_tokenizer
 from ...registry.resolution import Opened
-from ...registry.session import accepted_codes
-from ...registry.signed_folders import check_signed
 from ...registry.sources.fetch import Fetched, fetch
 from ...registry.sources.folder import Folder
 from ...registry.sources.in_memory import InMemoryFolder

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from ...manifests.manifest import ManifestFile, read_manifest
-from ...registry.access import Access
-from ...registry.catalogue.entry import Provenance
+from ...registry.access.access import Access
+from ...registry.access.session import Session, session_for
 from ...registry.catalogue.publish import Published
 from ...registry.catalogue.reference import parse_reference, version_of
 from ...registry.catalogue.said import said_of
-from ...registry.catalogue.signer import Signer
 from ...registry.publishing import check_candidate, manifest_for, publish_candidate, signer_for
+from ...registry.records.entry import Provenance
 from ...registry.registries import open_registry
-from ...registry.session import Session, session_for
+from ...registry.signatures.signer import Signer
 from ..adapter.adapter import Adapter
 from ..model.host import AdapterHost
 from .save_adapter import files_of_adapter, write_files

@@ -15,7 +15,7 @@ from ...manifests.findings.errors import FingerprintError, StoreError
 from ...manifests.findings.finding import Finding, Where, refused
 from ...manifests.language.schema import Fingerprint
 from ...manifests.lockfile import LoadedAs
-from ...registry.access import Access
+from ...registry.access.access import Access
 from ...registry.base.fingerprint import Measured, compare
 from ...registry.base.samples import Samples
 from ...registry.lock import measure

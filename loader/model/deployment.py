@@ -10,8 +10,8 @@ from typing import Any
 from ...manifests.findings.finding import Finding
 from ...manifests.lockfile import Lock
 from ...manifests.manifest import ManifestFile
+from ...registry.access.session import Session
 from ...registry.pull import Pulled
-from ...registry.session import Session
 
 InMemory = Mapping[str, Any]
 """An adapter in memory: file names to bytes. ``adapter_config.json`` may also be a PEFT config or a

@@ -6,7 +6,7 @@ from torch import nn
 
 from ...manifests.findings.finding import Finding
 from ...manifests.manifest import ManifestFile
-from ...registry.session import Session
+from ...registry.access.session import Session
 from ..adapter.warning import never_fired
 from .adapter_set import AdapterSet
 from .calls import Calls

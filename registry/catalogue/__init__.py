@@ -1,2 +1,2 @@
-"""The registry of published adapters; imports ``files/``, ``base/``, ``methods/``, ``store/``,
-``locks/``, ``checks/``, ``sources/``."""
+"""The registry of published adapters: what is done to one; imports the sub-rooms from ``files/``
+to ``oci/``."""

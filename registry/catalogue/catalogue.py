@@ -19,9 +19,12 @@ from ...manifests.language.published_names import wrong_alias
 from ...manifests.language.selector import Selector
 from ...manifests.language.versions import parse_version
 from ..files.digests import is_digest, sha256_bytes
-from .entry import LIMIT, Entry, InvalidEntryError, parse_object, read_entry
-from .journal import last_line
-from .layout import (
+from ..records.entry import LIMIT, Entry, InvalidEntryError, parse_object, read_entry
+from ..records.journal import last_line
+from ..records.marks import Mark, read_mark
+from ..records.series import BrokenSeriesError, Value, check_chain, numbers_in, read_value
+from ..records.unlisted import Lines, paths_of, probed
+from ..storages.layout import (
     IDENTITY,
     JOURNAL,
     adapter_folder,
@@ -31,10 +34,7 @@ from .layout import (
     signatures_folder,
     versions_in,
 )
-from .marks import Mark, read_mark
-from .series import BrokenSeriesError, Value, check_chain, numbers_in, read_value
-from .storage import Storage
-from .unlisted import Lines, paths_of, probed
+from ..storages.storage import Storage
 
 FORMAT = 1
 """Of ``registry.json``."""

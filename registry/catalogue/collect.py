@@ -11,13 +11,11 @@ from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import IntegrityError
 from ...manifests.findings.finding import Where
 from ..files.pool import each
+from ..records.entry import LIMIT as ENTRY_LIMIT
+from ..records.inventory import blob_sizes, entry_paths
+from ..records.series import canonical
 from ..sources.failures import source_error
-from .catalogue import Catalogue
-from .entry import LIMIT as ENTRY_LIMIT
-from .hold import DELETE, LEAST_GRACE, LIMIT, REMOVAL, digests_in, mark_bytes, open_runs, runs
-from .init import prove_exclusive
-from .inventory import blob_sizes, entry_paths
-from .layout import (
+from ..storages.layout import (
     ADAPTERS,
     BLOBS,
     GC,
@@ -28,9 +26,11 @@ from .layout import (
     gc_mark,
     gc_removed,
 )
-from .local_storage import LocalStorage
-from .series import canonical
-from .storage import Storage, write_once
+from ..storages.local_storage import LocalStorage
+from ..storages.storage import Storage, write_once
+from .catalogue import Catalogue
+from .hold import DELETE, LEAST_GRACE, LIMIT, REMOVAL, digests_in, mark_bytes, open_runs, runs
+from .init import prove_exclusive
 
 GRACE = 24 * 3600.0
 """Seconds for which the hold of a publisher counts, by default."""

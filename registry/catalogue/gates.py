@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from ...manifests.findings import registry as codes
 from ...manifests.findings.finding import Finding, Severity
+from ..records.metrics import parse_requirement
+from ..signatures.signer import Signer
+from ..signatures.signing import entry_of, envelopes_of
+from ..signatures.trust import verify
 from .catalogue import Catalogue, Resolved
-from .metrics import parse_requirement
 from .rules import Gate, keys_of, require
 from .rules_series import rules_in_force
-from .signer import Signer
-from .signing import entry_of, envelopes_of
-from .trust import verify
 
 
 def check_gates(

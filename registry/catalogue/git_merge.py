@@ -13,7 +13,7 @@ from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import StoreError, UsageError
 from ...manifests.findings.finding import Where
 from ..files.disk import guarded
-from .layout import ADAPTERS, GC, IDENTITY, JOURNAL, RULES, SNAPSHOTS
+from ..storages.layout import ADAPTERS, GC, IDENTITY, JOURNAL, RULES, SNAPSHOTS
 
 Side = Literal["ours", "theirs"]
 _PARTS = (ADAPTERS, RULES, JOURNAL, SNAPSHOTS, GC)

@@ -29,9 +29,9 @@ from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import AdapterdockError, StoreError
 from ...manifests.findings.finding import Where
 from ..files.digests import PREFIX
-from .layout import GC, HOLDS, gc_closed, gc_file, gc_mark, gc_removed, hold_file
-from .series import canonical
-from .storage import Storage, write_once
+from ..records.series import canonical
+from ..storages.layout import GC, HOLDS, gc_closed, gc_file, gc_mark, gc_removed, hold_file
+from ..storages.storage import Storage, write_once
 
 LEAST_GRACE = 3600.0
 """Seconds for which every run of gc respects a hold."""

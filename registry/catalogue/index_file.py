@@ -19,12 +19,12 @@ from ...manifests.findings import store as store_codes
 from ...manifests.findings.errors import StoreError
 from ...manifests.findings.finding import Finding
 from ..files.digests import sha256_bytes
+from ..records.thin_row import ThinRow
 from ..store.store import Store
 from .catalogue import Catalogue
 from .recent import Recent, last_line, recent
 from .search_index import SearchIndex, UnusableIndexError
 from .take_snapshot import EVERY, newest_snapshot, snapshot_numbers
-from .thin_row import ThinRow
 
 _log = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ import secrets
 from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import PolicyError, StoreError
 from ...manifests.findings.finding import Where
+from ..records.series import canonical
+from ..storages.layout import IDENTITY, MIRROR
+from ..storages.storage import Storage, write_once
 from .catalogue import FORMAT, Catalogue
-from .layout import IDENTITY, MIRROR
-from .series import canonical
-from .storage import Storage, write_once
 
 ATTRIBUTES = ".gitattributes"
 _AS_IT_IS = b"* -text\n"

@@ -17,7 +17,7 @@ from ...manifests.language.source import Source, SourceSyntaxError
 from ..files.digests import folder_digest
 from ..files.facts import AdapterFacts, AdapterPlan, BaseFacts, FileFact
 from ..files.names import ADAPTER_CONFIG, ADAPTER_INDEX, PICKLES, TOKENIZER_FILES
-from .entry import FORMAT, Entry, EntryBase, EntryFile, EntryMethod, Provenance, Role
+from ..records.entry import FORMAT, Entry, EntryBase, EntryFile, EntryMethod, Provenance, Role
 
 _TEMPLATES = frozenset({"chat_template.jinja", "chat_template.json"})
 _CARD = "README.md"

@@ -17,16 +17,16 @@ from ...manifests.findings.errors import IntegrityError, StoreError
 from ...manifests.findings.finding import Finding, Where
 from ..files.pool import each
 from ..files.progress import OneAtATime, Progress, Silent
+from ..records.entry import LIMIT, InvalidEntryError, parse_object
+from ..records.inventory import JOURNAL_SERIES, RULES_SERIES, Inventory, Part, take_inventory
+from ..records.series import canonical
+from ..records.snapshot import snapshot_number
+from ..storages.layout import ADAPTERS, GC, HOLDS, IDENTITY, JOURNAL, MIRROR, PROBE
+from ..storages.storage import Storage, write_once
 from .catalogue import Catalogue
-from .entry import LIMIT, InvalidEntryError, parse_object
 from .init import keep_bytes, prove_exclusive
-from .inventory import JOURNAL_SERIES, RULES_SERIES, Inventory, Part, take_inventory
-from .layout import ADAPTERS, GC, HOLDS, IDENTITY, JOURNAL, MIRROR, PROBE
 from .mirror_copy import Copying, blobs_of
 from .registry_part import PART, is_part
-from .series import canonical
-from .snapshot import snapshot_number
-from .storage import Storage, write_once
 
 FORMAT = 1
 """Of ``mirror.json``."""

@@ -15,15 +15,15 @@ from ..files.digests import PREFIX, sha256_bytes
 from ..files.disk import guarded
 from ..files.pool import each
 from ..files.progress import Progress
+from ..records.entry import LIMIT, Entry, InvalidEntryError, read_entry
+from ..records.inventory import Inventory
+from ..records.journal_lines import file_of_line
+from ..records.series import BrokenSeriesError, Value, check_chain, file_of, read_value
+from ..signatures.envelope import LIMIT as ENVELOPE_LIMIT
+from ..storages.layout import JOURNAL, blob_file
+from ..storages.storage import Storage, write_once
 from .catalogue import Catalogue
-from .entry import LIMIT, Entry, InvalidEntryError, read_entry
-from .envelope import LIMIT as ENVELOPE_LIMIT
 from .hold import held
-from .inventory import Inventory
-from .journal_lines import file_of_line
-from .layout import JOURNAL, blob_file
-from .series import BrokenSeriesError, Value, check_chain, file_of, read_value
-from .storage import Storage, write_once
 
 
 @dataclass

@@ -15,8 +15,8 @@ from ..sources.failures import scrub, source_error
 from ..sources.open import allowed_request, is_offline
 from ..sources.request import Permits, SourceRequest
 from ..sources.ways import HTTP, Vouches
-from .local_storage import LocalStorage
-from .storage import Storage
+from ..storages.local_storage import LocalStorage
+from ..storages.storage import Storage
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -57,7 +57,7 @@ def open_storage(
             SourceRequest(source, directory, storage_options, where=where).only_options()
         return LocalStorage(folder)
     if source.is_archive:
-        from .archive_storage import ArchiveStorage
+        from ..oci.archive_storage import ArchiveStorage
 
         SourceRequest(source, directory, storage_options, where=where).only_options()
         return ArchiveStorage(archive_path(source, directory, where), source.path or None, where)
@@ -73,10 +73,10 @@ def open_storage(
         vouches,
     )
     if source.scheme in HTTP:
-        from .http_storage import HttpStorage
+        from ..storages.http_storage import HttpStorage
 
         return HttpStorage(request)
-    from .remote_storage import RemoteStorage
+    from ..storages.remote_storage import RemoteStorage
 
     return RemoteStorage(request)
 

@@ -9,18 +9,18 @@ from typing import Any, TypeVar
 
 from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import IntegrityError, PolicyError
+from ..records.journal import note, now
+from ..records.marks import Action, Mark, read_mark, said, text_or_none
+from ..records.metrics import Requirement
+from ..records.series import BrokenSeriesError, Value, append, last_two
+from ..signatures.envelope import Kind
+from ..signatures.signer import Signer
+from ..signatures.signing import Signable, SigningFirst, add_later, value_of
+from ..storages.layout import alias_folder, marks_folder
 from .catalogue import Catalogue, Listing
-from .envelope import Kind
 from .gates import check_gates
 from .init import require_writable
-from .journal import note, now
-from .layout import alias_folder, marks_folder
-from .marks import Action, Mark, read_mark, said, text_or_none
-from .metrics import Requirement
 from .reference import check_alias
-from .series import BrokenSeriesError, Value, append, last_two
-from .signer import Signer
-from .signing import Signable, SigningFirst, add_later, value_of
 
 T = TypeVar("T")
 

@@ -12,17 +12,17 @@ from pathlib import Path
 
 from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import IntegrityError, SourceError, UsageError
+from ..records.entry import LIMIT, Entry, InvalidEntryError, read_entry
+from ..records.journal import note
+from ..records.series import canonical
+from ..signatures.signer import Signer
+from ..signatures.signing import Signable, add, add_later, entry_of
+from ..storages.layout import ADAPTERS, blob_file, entry_file
+from ..storages.storage import Storage, create_verified, write_once
 from .catalogue import Catalogue, Listing, Resolved
-from .entry import LIMIT, Entry, InvalidEntryError, read_entry
 from .hold import held
 from .init import require_writable
-from .journal import note
-from .layout import ADAPTERS, blob_file, entry_file
 from .names import one_edit_apart
-from .series import canonical
-from .signer import Signer
-from .signing import Signable, add, add_later, entry_of
-from .storage import Storage, create_verified, write_once
 from .take_snapshot import known_names, snapshot_when_due
 
 

@@ -11,15 +11,15 @@ from ...manifests.language.published_names import wrong_name
 from ...manifests.language.versions import parse_version
 from ..files.digests import sha256_bytes
 from ..files.pool import each
+from ..records.entry import LIMIT, InvalidEntryError, read_entry
+from ..records.journal import head
+from ..records.marks import ACTIONS, read_mark, text_or_none
+from ..records.series import BrokenSeriesError, Value, read_value
+from ..records.thin_row import ThinRow, mark_words, row_of
+from ..storages.layout import JOURNAL, entry_file, marks_folder
+from ..storages.local_storage import LocalStorage
+from ..storages.storage import Storage
 from .catalogue import Catalogue
-from .entry import LIMIT, InvalidEntryError, read_entry
-from .journal import head
-from .layout import JOURNAL, entry_file, marks_folder
-from .local_storage import LocalStorage
-from .marks import ACTIONS, read_mark, text_or_none
-from .series import BrokenSeriesError, Value, read_value
-from .storage import Storage
-from .thin_row import ThinRow, mark_words, row_of
 
 Key = tuple[str, str]
 """A name and a version."""

@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterator, Mapping
 from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import IntegrityError
 from ..files.pool import each
-from .catalogue import FORMAT, Catalogue, Listing
-from .entry import LIMIT, InvalidEntryError, parse_object
-from .layout import (
+from ..records.entry import LIMIT, InvalidEntryError, parse_object
+from ..records.series import canonical, file_of
+from ..storages.layout import (
     IDENTITY,
     JOURNAL,
     MIRROR,
@@ -19,8 +19,8 @@ from .layout import (
     marks_folder,
     value_signatures_folder,
 )
-from .series import canonical, file_of
-from .storage import Storage
+from ..storages.storage import Storage
+from .catalogue import FORMAT, Catalogue, Listing
 
 MOST_LINES = 2000
 """Lines of a journal that go along."""

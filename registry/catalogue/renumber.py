@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..files.digests import sha256_bytes
-from .entry import InvalidEntryError, parse_object
-from .inventory import JOURNAL_SERIES, Inventory, Part, Series, take_inventory
-from .journal_lines import action_between
-from .layout import IDENTITY, rules_signatures_folder, value_signatures_folder
-from .marks import Mark, read_mark
-from .series import Value, canonical, file_of
+from ..records.entry import InvalidEntryError, parse_object
+from ..records.inventory import JOURNAL_SERIES, Inventory, Part, Series, take_inventory
+from ..records.journal_lines import action_between
+from ..records.marks import Mark, read_mark
+from ..records.series import Value, canonical, file_of
+from ..storages.layout import IDENTITY, rules_signatures_folder, value_signatures_folder
 
 _OF_HISTORY = frozenset(
     {"previous", "serial", "value", "entry", "snapshot", "signature", "yanked", "deprecated"}

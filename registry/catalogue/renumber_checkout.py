@@ -8,9 +8,9 @@ from pathlib import Path
 from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import IntegrityError, UsageError
 from ...manifests.findings.finding import Finding
+from ..storages.local_storage import LocalStorage
 from .catalogue import Catalogue
 from .git_merge import Side, find_merge
-from .local_storage import LocalStorage
 from .renumber import Move, renumber
 
 

@@ -16,11 +16,11 @@ from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import UsageError
 from ...manifests.findings.finding import Where
 from ...manifests.language.published_names import wrong_alias
-from .entry import InvalidEntryError, parse_object
-from .keys import PublicKey, load_public_key, parse_public_key
-from .metrics import parse_requirement
-from .series import LIMIT, canonical
-from .trust import Requirement, requirement
+from ..records.entry import InvalidEntryError, parse_object
+from ..records.metrics import parse_requirement
+from ..records.series import LIMIT, canonical
+from ..signatures.keys import PublicKey, load_public_key, parse_public_key
+from ..signatures.trust import Requirement, requirement
 
 FORMAT = 1
 EVERY = "*"

@@ -13,13 +13,9 @@ from dataclasses import dataclass
 from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import AdapterdockError, IntegrityError, PolicyError, UsageError
 from ...manifests.findings.finding import Finding, Severity
-from .catalogue import Catalogue
-from .init import require_writable
-from .journal import note, now
-from .layout import RULES
-from .marks import said
-from .rules import InvalidRulesError, Rules, Signers, read_rules, require
-from .series import (
+from ..records.journal import note, now
+from ..records.marks import said
+from ..records.series import (
     LIMIT,
     BrokenSeriesError,
     Value,
@@ -29,11 +25,15 @@ from .series import (
     numbers_in,
     read_value,
 )
-from .signatures import read_signatures
-from .signer import Signer
-from .signing import add, rules_of
-from .storage import write_once
-from .trust import decide, verify
+from ..signatures.signatures import read_signatures
+from ..signatures.signer import Signer
+from ..signatures.signing import add, rules_of
+from ..signatures.trust import decide, verify
+from ..storages.layout import RULES
+from ..storages.storage import write_once
+from .catalogue import Catalogue
+from .init import require_writable
+from .rules import InvalidRulesError, Rules, Signers, read_rules, require
 
 
 @dataclass(frozen=True)

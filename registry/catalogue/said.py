@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import UsageError
-from .entry import Provenance
+from ..records.entry import Provenance
 from .make_entry import Said
 
 

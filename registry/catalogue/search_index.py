@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..records.thin_row import COLUMNS, ThinRow, base_names, plain
 from .recent import Key, Recent
-from .thin_row import COLUMNS, ThinRow, base_names, plain
 
 FORMAT = "1"
 _TABLES = """

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import IntegrityError, SourceError, UsageError
 from ...manifests.language.selector import Selector
+from ..records.series import BrokenSeriesError, last_two
+from ..signatures.envelope import Kind
+from ..signatures.signer import Signer
+from ..signatures.signing import Signable, add_later, entry_of, value_of
+from ..storages.layout import alias_folder, marks_folder
 from .catalogue import Catalogue
-from .envelope import Kind
 from .init import require_writable
-from .layout import alias_folder, marks_folder
-from .series import BrokenSeriesError, last_two
-from .signer import Signer
-from .signing import Signable, add_later, entry_of, value_of
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,9 @@ from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import StoreError
 from ...manifests.findings.finding import Finding
 from ...manifests.language.published_names import wrong_name
-from .catalogue import Catalogue
-from .init import require_writable
-from .journal import head, note, now
-from .layout import ADAPTERS, JOURNAL, SNAPSHOTS
-from .recent import Key, is_key, lines_after, read_marks, read_rows, recent
-from .series import BrokenSeriesError, read_value, series_number
-from .snapshot import (
+from ..records.journal import head, note, now
+from ..records.series import BrokenSeriesError, read_value, series_number
+from ..records.snapshot import (
     LIMIT,
     InvalidSnapshotError,
     decode_snapshot,
@@ -24,8 +20,12 @@ from .snapshot import (
     snapshot_file,
     snapshot_number,
 )
-from .storage import Storage, write_once
-from .thin_row import ThinRow
+from ..records.thin_row import ThinRow
+from ..storages.layout import ADAPTERS, JOURNAL, SNAPSHOTS
+from ..storages.storage import Storage, write_once
+from .catalogue import Catalogue
+from .init import require_writable
+from .recent import Key, is_key, lines_after, read_marks, read_rows, recent
 
 _log = logging.getLogger(__name__)
 

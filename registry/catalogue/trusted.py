@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from ...manifests.findings import registry as codes
 from ...manifests.findings.finding import Finding, Severity
 from ...manifests.language.selector import Selector
+from ..signatures.envelope import Kind
+from ..signatures.signatures import read_signatures
+from ..signatures.signing import Signable, entry_of, value_of
+from ..signatures.trust import Requirement, Verified, verify
+from ..storages.layout import alias_folder, marks_folder
 from .catalogue import Catalogue, Listing, Resolved
-from .envelope import Kind
-from .layout import alias_folder, marks_folder
-from .signatures import read_signatures
-from .signing import Signable, entry_of, value_of
-from .trust import Requirement, Verified, verify
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,16 @@ from ...manifests.language.versions import parse_version
 from ..files.digests import PREFIX, sha256_bytes
 from ..files.pool import each
 from ..files.progress import OneAtATime, Progress, Silent
-from .catalogue import Catalogue
-from .entry import LIMIT, Entry, InvalidEntryError, read_entry
-from .envelope import LIMIT as ENVELOPE_LIMIT
-from .envelope import InvalidEnvelopeError, read_envelope
-from .init import prove_exclusive
-from .inventory import JOURNAL_SERIES, RULES_SERIES, Inventory, Part, Series, take_inventory
-from .journal_lines import (
+from ..records.entry import LIMIT, Entry, InvalidEntryError, read_entry
+from ..records.inventory import (
+    JOURNAL_SERIES,
+    RULES_SERIES,
+    Inventory,
+    Part,
+    Series,
+    take_inventory,
+)
+from ..records.journal_lines import (
     PATIENCE,
     Line,
     add_missing,
@@ -31,11 +34,15 @@ from .journal_lines import (
     missing,
     signature_of_line,
 )
-from .layout import MIRROR, blob_file, entry_file
+from ..records.series import BrokenSeriesError, Value, check_chain, read_value
+from ..signatures.envelope import LIMIT as ENVELOPE_LIMIT
+from ..signatures.envelope import InvalidEnvelopeError, read_envelope
+from ..storages.layout import MIRROR, blob_file, entry_file
+from ..storages.storage import Storage
+from .catalogue import Catalogue
+from .init import prove_exclusive
 from .registry_part import is_part
 from .rules_series import rules_in_force
-from .series import BrokenSeriesError, Value, check_chain, read_value
-from .storage import Storage
 
 WORKERS = 8
 _SHOWN = 5

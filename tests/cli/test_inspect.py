@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from adapterdock.cli.console import Printer
 from adapterdock.cli.heat import print_heat, strength
-from adapterdock.registry.catalogue.envelope import read_envelope
-from adapterdock.registry.catalogue.local_storage import LocalStorage
-from adapterdock.registry.catalogue.signatures import add_signature
 from adapterdock.registry.heat_map import Size
+from adapterdock.registry.signatures.envelope import read_envelope
+from adapterdock.registry.signatures.signatures import add_signature
+from adapterdock.registry.storages.local_storage import LocalStorage
 from safetensors.torch import load_file
 from support.project import Project
 from typer.testing import Result

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from adapterdock.registry.catalogue.keys import load_public_key
-from adapterdock.registry.catalogue.signer import open_signer
+from adapterdock.registry.signatures.keys import load_public_key
+from adapterdock.registry.signatures.signer import open_signer
 from typer.testing import Result
 
 Cli = Callable[..., Result]

@@ -47,7 +47,7 @@ def test_a_registry_is_verified_and_damage_is_named(team: Project, cli: Cli) -> 
 def test_verify_completes_the_journal_unless_told_not_to(
     team: Project, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adapterdock.registry.catalogue.journal_lines.time.sleep", lambda _: None)
+    monkeypatch.setattr("adapterdock.registry.records.journal_lines.time.sleep", lambda _: None)
     (team.folder / "registry/journal/00000002.json").unlink()
     told = cli("registry", "verify", "team", "--no-write")
     assert told.exit_code == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from adapterdock.registry.catalogue.catalogue import open_catalogue
-from adapterdock.registry.catalogue.local_storage import LocalStorage
+from adapterdock.registry.storages.local_storage import LocalStorage
 from support.published import publish, registry
 from typer.testing import Result
 

@@ -18,33 +18,33 @@ from adapterdock.manifests.findings.errors import (
 )
 from adapterdock.registry.bundling import bundle
 from adapterdock.registry.catalogue import registry_part
-from adapterdock.registry.catalogue.archive_storage import REGISTRY_TYPE, pack_registry
 from adapterdock.registry.catalogue.catalogue import Catalogue, open_catalogue
-from adapterdock.registry.catalogue.envelope import Kind, SignedFile, sign
-from adapterdock.registry.catalogue.layout import (
+from adapterdock.registry.catalogue.mirror import mirror
+from adapterdock.registry.catalogue.open_storage import open_storage
+from adapterdock.registry.catalogue.promote import mark, promote
+from adapterdock.registry.catalogue.verify import verify_registry
+from adapterdock.registry.oci.archive_storage import REGISTRY_TYPE, pack_registry
+from adapterdock.registry.oci.artifact import (
+    read_adapter,
+    read_signatures,
+    signatures_tag,
+)
+from adapterdock.registry.oci.layout import OciLayout, write_layout
+from adapterdock.registry.oci.manifest import Descriptor, make_manifest
+from adapterdock.registry.oci.setup_artifact import Content
+from adapterdock.registry.publishing import publish
+from adapterdock.registry.signatures.envelope import Kind, SignedFile, sign
+from adapterdock.registry.signatures.signatures import add_signature
+from adapterdock.registry.signatures.signer import Signer
+from adapterdock.registry.storages.layout import (
     alias_folder,
     blob_file,
     entry_file,
     signatures_folder,
     value_signatures_folder,
 )
-from adapterdock.registry.catalogue.local_storage import LocalStorage
-from adapterdock.registry.catalogue.mirror import mirror
-from adapterdock.registry.catalogue.oci_artifact import (
-    read_adapter,
-    read_signatures,
-    signatures_tag,
-)
-from adapterdock.registry.catalogue.oci_layout import OciLayout, write_layout
-from adapterdock.registry.catalogue.oci_manifest import Descriptor, make_manifest
-from adapterdock.registry.catalogue.open_storage import open_storage
-from adapterdock.registry.catalogue.promote import mark, promote
-from adapterdock.registry.catalogue.setup_artifact import Content
-from adapterdock.registry.catalogue.signatures import add_signature
-from adapterdock.registry.catalogue.signer import Signer
-from adapterdock.registry.catalogue.storage import Storage
-from adapterdock.registry.catalogue.verify import verify_registry
-from adapterdock.registry.publishing import publish
+from adapterdock.registry.storages.local_storage import LocalStorage
+from adapterdock.registry.storages.storage import Storage
 from adapterdock.registry.store.store import Store
 from adapterdock.registry.unbundling import unpack
 from support.project import Project, codes, stored

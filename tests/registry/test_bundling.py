@@ -27,9 +27,10 @@ from adapterdock.manifests.findings.errors import (
 from adapterdock.manifests.findings.finding import Report
 from adapterdock.registry import unbundling
 from adapterdock.registry.bundling import Bundled, bundle
-from adapterdock.registry.catalogue import oci_content, oci_layout
-from adapterdock.registry.catalogue.oci_layout import OciLayout, write_layout
-from adapterdock.registry.catalogue.setup_artifact import Content, pack_setup
+from adapterdock.registry.oci import content as oci_content
+from adapterdock.registry.oci import layout as oci_layout
+from adapterdock.registry.oci.layout import OciLayout, write_layout
+from adapterdock.registry.oci.setup_artifact import Content, pack_setup
 from adapterdock.registry.store.store import Store
 from adapterdock.registry.unbundling import unpack
 from support.hub_server import HubServer

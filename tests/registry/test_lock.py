@@ -23,6 +23,7 @@ from adapterdock.manifests.findings.errors import (
 )
 from adapterdock.manifests.lockfile import render_lock
 from adapterdock.manifests.manifest import read_manifest
+from adapterdock.registry.access.session import Session
 from adapterdock.registry.base.samples import Samples
 from adapterdock.registry.files.digests import folder_digest
 from adapterdock.registry.lock import make_lock
@@ -30,7 +31,6 @@ from adapterdock.registry.locks.diff import diff
 from adapterdock.registry.locks.project import lock_of
 from adapterdock.registry.locks.state import facts_of
 from adapterdock.registry.pull import pull
-from adapterdock.registry.session import Session
 from adapterdock.registry.store.store import Store
 from adapterdock.registry.validate import check_lock
 from support.hub_server import HubServer

@@ -11,7 +11,7 @@ from pathlib import Path
 import adapterdock
 import pytest
 from adapterdock.registry.bundling import bundle
-from adapterdock.registry.catalogue.oci_layout import OciLayout
+from adapterdock.registry.oci.layout import OciLayout
 from adapterdock.registry.publishing import publish
 from adapterdock.registry.pushing import push
 from adapterdock.registry.store.store import Store

@@ -20,10 +20,10 @@ from adapterdock.manifests.findings.finding import Where
 from adapterdock.manifests.language.source import Source
 from adapterdock.manifests.lockfile import write_lock
 from adapterdock.manifests.manifest import read_manifest
+from adapterdock.registry.access.session import Session, session_for
 from adapterdock.registry.files import digests
 from adapterdock.registry.lock import make_lock
 from adapterdock.registry.pull import Pulled, pull_file
-from adapterdock.registry.session import Session, session_for
 from adapterdock.registry.sources.in_memory import InMemoryFolder
 from adapterdock.registry.store import verified
 from adapterdock.registry.store.store import Store

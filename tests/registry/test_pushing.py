@@ -18,14 +18,14 @@ from adapterdock.manifests.findings.errors import (
     UsageError,
 )
 from adapterdock.registry.catalogue.catalogue import Catalogue
-from adapterdock.registry.catalogue.envelope import Envelope, Kind, SignedFile, sign
-from adapterdock.registry.catalogue.layout import blob_file, entry_file, signatures_folder
-from adapterdock.registry.catalogue.oci_artifact import read_adapter, read_signatures
-from adapterdock.registry.catalogue.oci_client import OciClient, reference_of
 from adapterdock.registry.catalogue.promote import promote
-from adapterdock.registry.catalogue.signatures import add_signature
+from adapterdock.registry.oci.artifact import read_adapter, read_signatures
+from adapterdock.registry.oci.client import OciClient, reference_of
 from adapterdock.registry.publishing import publish
 from adapterdock.registry.pushing import Pushed, push
+from adapterdock.registry.signatures.envelope import Envelope, Kind, SignedFile, sign
+from adapterdock.registry.signatures.signatures import add_signature
+from adapterdock.registry.storages.layout import blob_file, entry_file, signatures_folder
 from adapterdock.registry.store.store import Store
 from support.oci_server import OciServer
 from support.project import Project, swap_bytes

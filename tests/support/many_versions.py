@@ -9,13 +9,13 @@ import random
 from pathlib import Path
 
 from adapterdock.registry.catalogue.catalogue import Catalogue
-from adapterdock.registry.catalogue.entry import read_entry
-from adapterdock.registry.catalogue.layout import JOURNAL, SNAPSHOTS, entry_file
 from adapterdock.registry.catalogue.publish import entry_bytes
-from adapterdock.registry.catalogue.series import canonical, file_of
-from adapterdock.registry.catalogue.snapshot import encode_snapshot, snapshot_file
-from adapterdock.registry.catalogue.thin_row import ThinRow, row_of
 from adapterdock.registry.files.digests import sha256_bytes
+from adapterdock.registry.records.entry import read_entry
+from adapterdock.registry.records.series import canonical, file_of
+from adapterdock.registry.records.snapshot import encode_snapshot, snapshot_file
+from adapterdock.registry.records.thin_row import ThinRow, row_of
+from adapterdock.registry.storages.layout import JOURNAL, SNAPSHOTS, entry_file
 
 from .published import entry, registry
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from adapterdock.registry.catalogue.oci_artifact import Artifact, pack_adapter
-from adapterdock.registry.catalogue.series import canonical
 from adapterdock.registry.files.digests import sha256_bytes
+from adapterdock.registry.oci.artifact import Artifact, pack_adapter
+from adapterdock.registry.records.series import canonical
 
 FILES = {
     "adapter_model.safetensors": ("weights", b"w" * 1000),

@@ -21,9 +21,9 @@ from typing import Any
 import pytest
 from adapterdock.registry.catalogue.catalogue import Catalogue, open_catalogue
 from adapterdock.registry.catalogue.init import init_registry
-from adapterdock.registry.catalogue.layout import PROBE
 from adapterdock.registry.catalogue.open_storage import open_storage
-from adapterdock.registry.catalogue.storage import Storage
+from adapterdock.registry.storages.layout import PROBE
+from adapterdock.registry.storages.storage import Storage
 
 AZURE = pytest.param("azure", marks=pytest.mark.registries)
 KINDS = ("links", "renames", "s3", AZURE)

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from adapterdock.registry.catalogue.catalogue import Catalogue, open_catalogue
-from adapterdock.registry.catalogue.entry import Entry
 from adapterdock.registry.catalogue.init import init_registry
-from adapterdock.registry.catalogue.local_storage import LocalStorage
 from adapterdock.registry.catalogue.publish import Published, publish_entry
-from adapterdock.registry.catalogue.storage import Storage
 from adapterdock.registry.files.digests import sha256_bytes
+from adapterdock.registry.records.entry import Entry
+from adapterdock.registry.storages.local_storage import LocalStorage
+from adapterdock.registry.storages.storage import Storage
 
 
 class Counted:

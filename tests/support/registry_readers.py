@@ -21,43 +21,43 @@ from adapterdock.manifests.language.oci_reference import parse_reference as pars
 from adapterdock.manifests.language.published_names import wrong_alias, wrong_name
 from adapterdock.manifests.language.selector import parse_selector
 from adapterdock.manifests.language.versions import parse_range, parse_version
-from adapterdock.registry.catalogue.archive_storage import ArchiveStorage, pack_registry
 from adapterdock.registry.catalogue.catalogue import Catalogue, open_catalogue
-from adapterdock.registry.catalogue.entry import InvalidEntryError, parse_object, read_entry
-from adapterdock.registry.catalogue.envelope import (
-    InvalidEnvelopeError,
-    Kind,
-    SignedFile,
-    read_envelope,
-    signers_of,
-)
-from adapterdock.registry.catalogue.journal import head
-from adapterdock.registry.catalogue.keys import PublicKey, parse_public_key
-from adapterdock.registry.catalogue.layout import IDENTITY, alias_folder, entry_file, marks_folder
-from adapterdock.registry.catalogue.metrics import parse_requirement
 from adapterdock.registry.catalogue.names import one_edit_apart
-from adapterdock.registry.catalogue.oci_artifact import Artifact, read_adapter, read_signatures
-from adapterdock.registry.catalogue.oci_http import challenges, said, token_in
-from adapterdock.registry.catalogue.oci_layout import OciLayout, write_layout
-from adapterdock.registry.catalogue.oci_manifest import (
+from adapterdock.registry.catalogue.promote import history, promote
+from adapterdock.registry.catalogue.publish import entry_bytes
+from adapterdock.registry.catalogue.reference import parse_reference
+from adapterdock.registry.files.digests import sha256_bytes
+from adapterdock.registry.oci.archive_storage import ArchiveStorage, pack_registry
+from adapterdock.registry.oci.artifact import Artifact, read_adapter, read_signatures
+from adapterdock.registry.oci.http import challenges, said, token_in
+from adapterdock.registry.oci.layout import OciLayout, write_layout
+from adapterdock.registry.oci.manifest import (
     Descriptor,
     InvalidManifestError,
     make_index,
     read_index,
     read_manifest,
 )
-from adapterdock.registry.catalogue.promote import history, promote
-from adapterdock.registry.catalogue.publish import entry_bytes
-from adapterdock.registry.catalogue.reference import parse_reference
-from adapterdock.registry.catalogue.series import (
+from adapterdock.registry.oci.setup_artifact import Content, pack_setup, read_setup
+from adapterdock.registry.records.entry import InvalidEntryError, parse_object, read_entry
+from adapterdock.registry.records.journal import head
+from adapterdock.registry.records.metrics import parse_requirement
+from adapterdock.registry.records.series import (
     BrokenSeriesError,
     canonical,
     check_chain,
     file_of,
     read_value,
 )
-from adapterdock.registry.catalogue.setup_artifact import Content, pack_setup, read_setup
-from adapterdock.registry.files.digests import sha256_bytes
+from adapterdock.registry.signatures.envelope import (
+    InvalidEnvelopeError,
+    Kind,
+    SignedFile,
+    read_envelope,
+    signers_of,
+)
+from adapterdock.registry.signatures.keys import PublicKey, parse_public_key
+from adapterdock.registry.storages.layout import IDENTITY, alias_folder, entry_file, marks_folder
 from adapterdock.registry.unbundling import unpack
 
 from . import oci_adapters
@@ -209,7 +209,7 @@ def _envelope(raw: bytes) -> None:
 @cache
 def _signed() -> tuple[bytes, SignedFile, PublicKey]:
     """An envelope, what it signs, and the key that did."""
-    from adapterdock.registry.catalogue.envelope import sign
+    from adapterdock.registry.signatures.envelope import sign
 
     from .signing import make_signer
 

@@ -7,11 +7,11 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from adapterdock.registry.catalogue.envelope import PAYLOAD_TYPE
-from adapterdock.registry.catalogue.keys import library_key, public_key_of
-from adapterdock.registry.catalogue.signer import Signer
+from adapterdock.registry.access.model_signature import PREDICATE
 from adapterdock.registry.files.digests import sha256_bytes
-from adapterdock.registry.model_signature import PREDICATE
+from adapterdock.registry.signatures.envelope import PAYLOAD_TYPE
+from adapterdock.registry.signatures.keys import library_key, public_key_of
+from adapterdock.registry.signatures.signer import Signer
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (

@@ -10,9 +10,9 @@ import adapterdock
 import pytest
 from adapterdock.manifests.findings.errors import AdapterdockError
 from adapterdock.registry.catalogue.catalogue import Catalogue
-from adapterdock.registry.catalogue.marks import Action
 from adapterdock.registry.catalogue.promote import mark, promote
 from adapterdock.registry.publishing import publish
+from adapterdock.registry.records.marks import Action
 
 from .project import NAME as BASE
 from .project import Project

@@ -13,7 +13,7 @@ from torch import nn
 from ....manifests.findings import fit as codes
 from ....manifests.findings.errors import AttachError
 from ....manifests.findings.finding import Finding, Severity, Where
-from ....registry.access import AskPeft
+from ....registry.access.access import AskPeft
 from ....registry.files.facts import AdapterFacts, AdapterPlan, BaseFacts, TensorInfo
 from ....registry.methods.peft_table import PEFT_TABLE
 from .layers import Values

@@ -15,7 +15,7 @@ from adapterdock.manifests.findings.errors import FitError
 from adapterdock.manifests.findings.finding import Severity
 from adapterdock.manifests.lockfile import lock_path, read_lock
 from adapterdock.manifests.manifest import read_manifest
-from adapterdock.registry.access import Access
+from adapterdock.registry.access.access import Access
 from peft import HRAConfig
 from support.near import close
 from support.peft_adapters import Saved, inputs_of, logits, peft_saves, tiny_llama

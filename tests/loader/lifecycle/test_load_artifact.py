@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from adapterdock.loader.adapted import AdaptedModel
 from adapterdock.manifests.findings.errors import AdapterdockError, IntegrityError, SourceError
-from adapterdock.registry.catalogue.oci_artifact import Artifact
-from adapterdock.registry.catalogue.oci_client import OciClient, reference_of
-from adapterdock.registry.catalogue.oci_layout import write_layout
-from adapterdock.registry.catalogue.setup_artifact import Content, pack_files
+from adapterdock.registry.oci.artifact import Artifact
+from adapterdock.registry.oci.client import OciClient, reference_of
+from adapterdock.registry.oci.layout import write_layout
+from adapterdock.registry.oci.setup_artifact import Content, pack_files
 from support.near import close
 from support.oci_server import OciServer
 from support.peft_adapters import Saved, logits

@@ -18,10 +18,10 @@ from adapterdock.manifests.findings.errors import (
 )
 from adapterdock.manifests.language.selector import parse_selector
 from adapterdock.registry.catalogue.catalogue import Catalogue, open_catalogue
-from adapterdock.registry.catalogue.local_storage import LocalStorage
 from adapterdock.registry.catalogue.promote import mark, promote
 from adapterdock.registry.catalogue.sign import sign_selected
 from adapterdock.registry.publishing import publish
+from adapterdock.registry.storages.local_storage import LocalStorage
 from support.near import close
 from support.peft_adapters import logits
 from support.published import registry

@@ -19,8 +19,8 @@ from adapterdock.manifests.findings.errors import (
     UsageError,
 )
 from adapterdock.registry.catalogue.catalogue import Catalogue
-from adapterdock.registry.catalogue.layout import blob_file
 from adapterdock.registry.catalogue.publish import entry_bytes
+from adapterdock.registry.storages.layout import blob_file
 from safetensors.torch import load
 from support.near import close
 from support.peft_adapters import logits
@@ -117,7 +117,7 @@ def test_a_dry_run_writes_nothing(model: AdaptedModel, team: Catalogue) -> None:
 def test_a_version_is_signed_as_it_is_published(
     model: AdaptedModel, team: Catalogue, tmp_path: Path
 ) -> None:
-    from adapterdock.registry.catalogue.signer import new_pair
+    from adapterdock.registry.signatures.signer import new_pair
 
     new_pair(tmp_path / "team.key")
     model.publish("one", "team/refunds@1.0.0", sign=tmp_path / "team.key")

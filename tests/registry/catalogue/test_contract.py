@@ -27,16 +27,16 @@ from adapterdock.manifests.findings.errors import (
 from adapterdock.manifests.language.selector import parse_selector
 from adapterdock.registry.catalogue.catalogue import Catalogue, Resolved, Seen, open_catalogue
 from adapterdock.registry.catalogue.init import init_registry
-from adapterdock.registry.catalogue.journal import head
-from adapterdock.registry.catalogue.layout import alias_folder, blob_file, entry_file, marks_folder
 from adapterdock.registry.catalogue.open_storage import open_storage
 from adapterdock.registry.catalogue.promote import demote, history, mark, promote
 from adapterdock.registry.catalogue.publish import Published, names_of, publish_entry
-from adapterdock.registry.catalogue.series import file_of
 from adapterdock.registry.files.digests import sha256_bytes
 from adapterdock.registry.lock import lock
 from adapterdock.registry.publishing import publish as publish_folder
 from adapterdock.registry.pull import pull
+from adapterdock.registry.records.journal import head
+from adapterdock.registry.records.series import file_of
+from adapterdock.registry.storages.layout import alias_folder, blob_file, entry_file, marks_folder
 from adapterdock.registry.store.store import Store
 from support.places import AZURE, Place
 from support.project import Project

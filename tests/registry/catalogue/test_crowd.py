@@ -15,11 +15,11 @@ from adapterdock.manifests.findings.errors import IntegrityError, SourceError
 from adapterdock.manifests.language.selector import parse_selector
 from adapterdock.registry.catalogue.catalogue import Catalogue, open_catalogue
 from adapterdock.registry.catalogue.collect import collect
-from adapterdock.registry.catalogue.layout import blob_file
-from adapterdock.registry.catalogue.local_storage import LocalStorage
 from adapterdock.registry.catalogue.promote import history, mark, promote
 from adapterdock.registry.catalogue.publish import publish_entry
 from adapterdock.registry.catalogue.verify import verify_registry
+from adapterdock.registry.storages.layout import blob_file
+from adapterdock.registry.storages.local_storage import LocalStorage
 from support.processes import ended, started
 from support.published import contents, entry, publish, registry
 

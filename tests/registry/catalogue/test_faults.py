@@ -14,11 +14,11 @@ from adapterdock.registry.catalogue.catalogue import open_catalogue
 from adapterdock.registry.catalogue.init import init_registry
 from adapterdock.registry.catalogue.promote import history, promote
 from adapterdock.registry.catalogue.publish import publish_entry
-from adapterdock.registry.catalogue.remote_storage import RemoteStorage
-from adapterdock.registry.catalogue.s3_upload import PART
-from adapterdock.registry.catalogue.storage import create_verified, write_once
 from adapterdock.registry.files.digests import PREFIX, sha256_file
 from adapterdock.registry.sources.request import SourceRequest
+from adapterdock.registry.storages.remote_storage import RemoteStorage
+from adapterdock.registry.storages.s3_upload import PART
+from adapterdock.registry.storages.storage import create_verified, write_once
 from support.faulty_proxy import FaultyProxy, faulty_proxy
 from support.published import contents, entry
 from support.s3_server import S3Server

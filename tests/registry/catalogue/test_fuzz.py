@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 from adapterdock.manifests.language.versions import parse_range, parse_version
-from adapterdock.registry.catalogue.entry import InvalidEntryError, parse_object, read_entry
-from adapterdock.registry.catalogue.oci_manifest import InvalidManifestError, read_manifest
 from adapterdock.registry.catalogue.publish import entry_bytes
-from adapterdock.registry.catalogue.series import BrokenSeriesError, read_value
+from adapterdock.registry.oci.manifest import InvalidManifestError, read_manifest
+from adapterdock.registry.records.entry import InvalidEntryError, parse_object, read_entry
+from adapterdock.registry.records.series import BrokenSeriesError, read_value
 from hypothesis import example, given
 from hypothesis import strategies as some
 from support.fuzzing import HangsError, fuzz

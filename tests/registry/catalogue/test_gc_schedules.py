@@ -15,13 +15,13 @@ from adapterdock.registry.catalogue import mirror as mirroring
 from adapterdock.registry.catalogue import mirror_copy as copying
 from adapterdock.registry.catalogue.catalogue import Catalogue
 from adapterdock.registry.catalogue.collect import collect
-from adapterdock.registry.catalogue.entry import Entry
 from adapterdock.registry.catalogue.hold import digests_in
-from adapterdock.registry.catalogue.layout import blob_file
 from adapterdock.registry.catalogue.publish import publish_entry
-from adapterdock.registry.catalogue.series import Value, canonical
-from adapterdock.registry.catalogue.storage import Storage
 from adapterdock.registry.files.digests import sha256_bytes
+from adapterdock.registry.records.entry import Entry
+from adapterdock.registry.records.series import Value, canonical
+from adapterdock.registry.storages.layout import blob_file
+from adapterdock.registry.storages.storage import Storage
 from support.published import contents, entry
 from support.schedules import URL, Exploration, Files, Memory, Process
 

@@ -11,9 +11,9 @@ from adapterdock.registry.catalogue import hold as holding
 from adapterdock.registry.catalogue import init
 from adapterdock.registry.catalogue.catalogue import Catalogue
 from adapterdock.registry.catalogue.collect import collect
-from adapterdock.registry.catalogue.layout import blob_file
-from adapterdock.registry.catalogue.local_storage import LocalStorage
 from adapterdock.registry.files.digests import sha256_bytes
+from adapterdock.registry.storages.layout import blob_file
+from adapterdock.registry.storages.local_storage import LocalStorage
 from support.published import contents, registry
 from support.schedules import URL, Memory
 

@@ -14,10 +14,10 @@ import pytest
 from adapterdock.registry.catalogue import index_file as module
 from adapterdock.registry.catalogue.catalogue import Catalogue, open_catalogue
 from adapterdock.registry.catalogue.index_file import current_index, forget_index, index_path
-from adapterdock.registry.catalogue.local_storage import LocalStorage
 from adapterdock.registry.catalogue.promote import mark
 from adapterdock.registry.catalogue.search_index import Query
 from adapterdock.registry.catalogue.take_snapshot import take_snapshot
+from adapterdock.registry.storages.local_storage import LocalStorage
 from adapterdock.registry.store.store import Store
 from support.published import Counted, publish, registry
 
@@ -176,7 +176,7 @@ def test_several_threads_and_processes_share_one_file(
         "import sys; from pathlib import Path\n"
         "from adapterdock.registry.catalogue.catalogue import open_catalogue\n"
         "from adapterdock.registry.catalogue.index_file import current_index\n"
-        "from adapterdock.registry.catalogue.local_storage import LocalStorage\n"
+        "from adapterdock.registry.storages.local_storage import LocalStorage\n"
         "from adapterdock.registry.catalogue.search_index import Query\n"
         "from adapterdock.registry.store.store import Store\n"
         "team, store = open_catalogue(LocalStorage(Path(sys.argv[1]))), Store(Path(sys.argv[2]))\n"

@@ -10,11 +10,11 @@ import pytest
 from adapterdock.registry.catalogue import hold as holding
 from adapterdock.registry.catalogue.catalogue import Catalogue, open_catalogue
 from adapterdock.registry.catalogue.collect import collect
-from adapterdock.registry.catalogue.local_storage import LocalStorage
 from adapterdock.registry.catalogue.mirror import mirror
 from adapterdock.registry.catalogue.promote import history, promote
 from adapterdock.registry.catalogue.publish import publish_entry
 from adapterdock.registry.catalogue.verify import verify_registry
+from adapterdock.registry.storages.local_storage import LocalStorage
 from support.processes import Killer
 from support.published import contents, entry, publish, registry
 

@@ -13,14 +13,14 @@ from random import Random
 import pytest
 from adapterdock.manifests.findings.errors import AdapterdockError, IntegrityError, SourceError
 from adapterdock.manifests.language.selector import parse_selector
-from adapterdock.registry.catalogue import journal
 from adapterdock.registry.catalogue import promote as promoting
 from adapterdock.registry.catalogue.catalogue import Catalogue, Seen, open_catalogue
 from adapterdock.registry.catalogue.collect import collect
 from adapterdock.registry.catalogue.init import init_registry
-from adapterdock.registry.catalogue.journal import head
 from adapterdock.registry.catalogue.promote import demote, history, mark, promote
 from adapterdock.registry.catalogue.publish import publish_entry
+from adapterdock.registry.records import journal
+from adapterdock.registry.records.journal import head
 from support.memory_storage import LateListing, MemoryStorage
 from support.published import contents, entry, publish
 

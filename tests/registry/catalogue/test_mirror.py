@@ -10,11 +10,11 @@ import pytest
 from adapterdock.manifests.findings.errors import AdapterdockError, IntegrityError, StoreError
 from adapterdock.manifests.language.selector import parse_selector
 from adapterdock.registry.catalogue.catalogue import Catalogue, open_catalogue
-from adapterdock.registry.catalogue.local_storage import LocalStorage
 from adapterdock.registry.catalogue.mirror import Mirrored, mirror
 from adapterdock.registry.catalogue.promote import mark, promote
 from adapterdock.registry.catalogue.publish import publish_entry
 from adapterdock.registry.catalogue.verify import verify_registry
+from adapterdock.registry.storages.local_storage import LocalStorage
 from support.published import Counted, contents, entry, publish, registry
 
 

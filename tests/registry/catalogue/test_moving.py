@@ -10,12 +10,12 @@ from adapterdock.manifests.findings.errors import StoreError
 from adapterdock.registry.catalogue import hold as holding
 from adapterdock.registry.catalogue.collect import collect
 from adapterdock.registry.catalogue.hold import DELETE, held, mark_bytes
-from adapterdock.registry.catalogue.layout import blob_file, gc_closed, gc_file, gc_mark
 from adapterdock.registry.catalogue.mirror import mirror
 from adapterdock.registry.catalogue.promote import promote
 from adapterdock.registry.catalogue.publish import publish_entry
-from adapterdock.registry.catalogue.storage import Storage
 from adapterdock.registry.catalogue.verify import verify_registry
+from adapterdock.registry.storages.layout import blob_file, gc_closed, gc_file, gc_mark
+from adapterdock.registry.storages.storage import Storage
 from support.places import Place
 from support.published import contents, entry, publish, registry
 

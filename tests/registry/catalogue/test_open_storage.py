@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from adapterdock.manifests.findings.errors import OfflineError, SourceError
-from adapterdock.registry.catalogue.http_storage import HttpStorage
-from adapterdock.registry.catalogue.local_storage import LocalStorage
 from adapterdock.registry.catalogue.open_storage import open_storage
+from adapterdock.registry.storages.http_storage import HttpStorage
+from adapterdock.registry.storages.local_storage import LocalStorage
 from support.s3_server import S3Server
 from support.web import WebServer
 

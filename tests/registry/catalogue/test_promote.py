@@ -17,14 +17,14 @@ from adapterdock.manifests.findings.errors import (
 from adapterdock.manifests.findings.finding import Where
 from adapterdock.manifests.language.selector import parse_selector
 from adapterdock.registry.catalogue.catalogue import Catalogue, Resolved, Seen, open_catalogue
-from adapterdock.registry.catalogue.journal import head
-from adapterdock.registry.catalogue.metrics import parse_requirement
 from adapterdock.registry.catalogue.promote import (
     demote,
     history,
     mark,
     promote,
 )
+from adapterdock.registry.records.journal import head
+from adapterdock.registry.records.metrics import parse_requirement
 from support.published import Counted, publish, registry
 
 

@@ -18,9 +18,9 @@ from adapterdock.manifests.findings.errors import (
 from adapterdock.manifests.language.selector import parse_selector
 from adapterdock.registry.catalogue.catalogue import Catalogue, open_catalogue
 from adapterdock.registry.catalogue.init import init_registry
-from adapterdock.registry.catalogue.journal import head
-from adapterdock.registry.catalogue.local_storage import LocalStorage
 from adapterdock.registry.catalogue.publish import publish_entry
+from adapterdock.registry.records.journal import head
+from adapterdock.registry.storages.local_storage import LocalStorage
 from support.published import Counted, contents, entry, publish, registry
 
 

@@ -10,14 +10,14 @@ import pytest
 from adapterdock.manifests.findings.errors import AdapterdockError, IntegrityError
 from adapterdock.manifests.language.selector import Selector, parse_selector
 from adapterdock.registry.catalogue.catalogue import Catalogue, open_catalogue
-from adapterdock.registry.catalogue.local_storage import LocalStorage
 from adapterdock.registry.catalogue.promote import history, mark, promote
 from adapterdock.registry.catalogue.renumber_checkout import renumber_checkout
 from adapterdock.registry.catalogue.rules import Gate, Rules
 from adapterdock.registry.catalogue.rules_series import set_rules
 from adapterdock.registry.catalogue.sign import sign_selected
-from adapterdock.registry.catalogue.signer import new_pair, open_signer
 from adapterdock.registry.catalogue.verify import verify_registry
+from adapterdock.registry.signatures.signer import new_pair, open_signer
+from adapterdock.registry.storages.local_storage import LocalStorage
 from support.published import publish, registry
 
 

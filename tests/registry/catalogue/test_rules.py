@@ -11,14 +11,14 @@ import pytest
 from adapterdock.manifests.findings.errors import AdapterdockError, UsageError
 from adapterdock.manifests.language.selector import parse_selector
 from adapterdock.registry.catalogue.catalogue import Catalogue
-from adapterdock.registry.catalogue.journal import head
 from adapterdock.registry.catalogue.promote import promote
 from adapterdock.registry.catalogue.publish import publish_entry
 from adapterdock.registry.catalogue.rules import Rules, read_rules, rules_in_file
 from adapterdock.registry.catalogue.rules_series import Set, rules_in_force, set_rules
-from adapterdock.registry.catalogue.series import canonical
 from adapterdock.registry.catalogue.sign import sign_selected
-from adapterdock.registry.catalogue.signer import Signer
+from adapterdock.registry.records.journal import head
+from adapterdock.registry.records.series import canonical
+from adapterdock.registry.signatures.signer import Signer
 from support.published import contents, entry, registry
 from support.signing import MAKE, make_signer, public_pem
 

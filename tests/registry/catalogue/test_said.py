@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from adapterdock.manifests.findings.errors import UsageError
-from adapterdock.registry.catalogue.entry import Provenance
 from adapterdock.registry.catalogue.make_entry import Said
 from adapterdock.registry.catalogue.said import said_of
+from adapterdock.registry.records.entry import Provenance
 
 
 def test_everything_may_be_left_out() -> None:

@@ -15,7 +15,7 @@ from adapterdock.registry.catalogue.search_index import (
     UnusableIndexError,
     match_of,
 )
-from adapterdock.registry.catalogue.thin_row import ThinRow, row_of
+from adapterdock.registry.records.thin_row import ThinRow, row_of
 from support.published import entry
 
 DIGEST = "sha256:" + "3" * 64

@@ -10,7 +10,6 @@ import pytest
 from adapterdock.manifests.findings.errors import UsageError
 from adapterdock.registry.catalogue import take_snapshot as module
 from adapterdock.registry.catalogue.catalogue import Catalogue, open_catalogue
-from adapterdock.registry.catalogue.journal import head, note
 from adapterdock.registry.catalogue.promote import mark, promote
 from adapterdock.registry.catalogue.recent import recent
 from adapterdock.registry.catalogue.take_snapshot import (
@@ -19,6 +18,7 @@ from adapterdock.registry.catalogue.take_snapshot import (
     newest_snapshot,
     take_snapshot,
 )
+from adapterdock.registry.records.journal import head, note
 from support.published import Counted, publish, registry
 
 

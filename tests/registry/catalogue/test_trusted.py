@@ -12,17 +12,17 @@ import pytest
 from adapterdock.manifests.findings.errors import IntegrityError
 from adapterdock.manifests.language.selector import parse_selector
 from adapterdock.registry.catalogue.catalogue import Catalogue, Resolved, Seen, open_catalogue
-from adapterdock.registry.catalogue.envelope import Envelope, Kind, Signature, sign
-from adapterdock.registry.catalogue.layout import alias_folder, entry_file, signatures_folder
-from adapterdock.registry.catalogue.local_storage import LocalStorage
 from adapterdock.registry.catalogue.promote import mark, promote
 from adapterdock.registry.catalogue.publish import publish_entry
 from adapterdock.registry.catalogue.sign import sign_selected
-from adapterdock.registry.catalogue.signatures import add_signature
-from adapterdock.registry.catalogue.signer import Signer
-from adapterdock.registry.catalogue.signing import add, entry_of
-from adapterdock.registry.catalogue.trust import requirement
 from adapterdock.registry.catalogue.trusted import Demand, verify_resolved
+from adapterdock.registry.signatures.envelope import Envelope, Kind, Signature, sign
+from adapterdock.registry.signatures.signatures import add_signature
+from adapterdock.registry.signatures.signer import Signer
+from adapterdock.registry.signatures.signing import add, entry_of
+from adapterdock.registry.signatures.trust import requirement
+from adapterdock.registry.storages.layout import alias_folder, entry_file, signatures_folder
+from adapterdock.registry.storages.local_storage import LocalStorage
 from support.published import Counted, contents, entry, registry
 from support.signing import make_signer
 

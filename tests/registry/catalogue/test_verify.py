@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from adapterdock.manifests.language.selector import parse_selector
 from adapterdock.registry.catalogue.catalogue import Catalogue, open_catalogue
-from adapterdock.registry.catalogue.journal import head, note
-from adapterdock.registry.catalogue.local_storage import LocalStorage
 from adapterdock.registry.catalogue.promote import demote, mark, promote
 from adapterdock.registry.catalogue.rules import Rules
 from adapterdock.registry.catalogue.rules_series import set_rules
 from adapterdock.registry.catalogue.sign import sign_selected
-from adapterdock.registry.catalogue.signer import new_pair, open_signer
 from adapterdock.registry.catalogue.verify import Verified, verify_registry
+from adapterdock.registry.records.journal import head, note
+from adapterdock.registry.signatures.signer import new_pair, open_signer
+from adapterdock.registry.storages.local_storage import LocalStorage
 from support.published import Counted, publish, registry
 
 

@@ -1,0 +1,2 @@
+"""OCI artifacts: manifests, archives, the protocol; imports ``files/``, ``sources/``,
+``storages/``, ``records/``."""

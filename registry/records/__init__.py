@@ -1,0 +1,2 @@
+"""What the files of a registry say: entries, series, marks, the journal; imports ``files/``,
+``storages/``."""

@@ -1,0 +1,2 @@
+"""Keys, and signatures of what a registry has; imports ``files/``, ``storages/``,
+``records/``."""

@@ -117,7 +117,7 @@ def verify_registry(
         journal = found.values.get(JOURNAL_SERIES)
         with _broken(catalogue, found):
             added = add_missing(storage, lines, journal[-1] if journal else None, patience=patience)
-    elif lines:
+    elif lines and not is_part(storage):  # of which the journal ends where a lock saw it
         found.findings.extend(_unsaid(catalogue, line) for line in lines)
     counts = {
         "entries": len(inventory.entries),

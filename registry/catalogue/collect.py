@@ -30,12 +30,11 @@ from ..storages.local_storage import LocalStorage
 from ..storages.storage import Storage, write_once
 from .catalogue import Catalogue
 from .hold import DELETE, LEAST_GRACE, LIMIT, REMOVAL, digests_in, mark_bytes, open_runs, runs
-from .init import prove_exclusive
+from .init import require_creating
 
 GRACE = 24 * 3600.0
 """Seconds for which the hold of a publisher counts, by default."""
 WORKERS = 16
-_PROBES = "probes"
 
 
 @dataclass(frozen=True)
@@ -117,11 +116,10 @@ def collect(
     condemned = {digest: size for digest, size in blobs.items() if digest not in needed}
     if dry_run:
         return Collected(condemned)
-    begun = {**(storage.unfinished() if isinstance(storage, LocalStorage) else {})}
-    begun.update(storage.times(_PROBES))  # of who was killed while he proved the storage
+    begun = storage.unfinished() if isinstance(storage, LocalStorage) else {}
     if not (condemned or begun or storage.find(HOLDS) or _unfinished(storage.find(GC))):
         return Collected({})
-    prove_exclusive(storage)
+    require_creating(storage)
     return _run(storage, entries, condemned, begun, grace, workers, clock)
 
 

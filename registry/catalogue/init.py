@@ -16,9 +16,6 @@ ATTRIBUTES = ".gitattributes"
 _AS_IT_IS = b"* -text\n"
 """Git changes no line ends: these would change digests."""
 
-_proven: set[str] = set()
-"""URLs of storages that this process has proved."""
-
 
 def init_registry(storage: Storage, title: str | None = None, *, local: bool = False) -> Catalogue:
     """Create a registry in an empty folder.
@@ -32,7 +29,7 @@ def init_registry(storage: Storage, title: str | None = None, *, local: bool = F
     storage cannot create a file exclusively.
     """
     where = Where(file=storage.url)
-    prove_exclusive(storage)
+    require_creating(storage)
     catalogue = Catalogue(storage, secrets.token_hex(16), title)
     data = {"format": FORMAT, "id": catalogue.id, **({} if title is None else {"title": title})}
     if local:  # first: a registry that exists has it
@@ -69,40 +66,18 @@ def require_writable(catalogue: Catalogue) -> None:
     try:
         catalogue.storage.read(MIRROR, 1)
     except FileNotFoundError:
-        prove_exclusive(catalogue.storage)
+        require_creating(catalogue.storage)
         return
     raise PolicyError(
         codes.REGISTRY_READ_ONLY.finding("This registry is a mirror", catalogue.where, found=MIRROR)
     )
 
 
-def prove_exclusive(storage: Storage) -> None:
-    """Create one file twice, once for each process and storage: the second time must fail. Raises
-    :class:`PolicyError`."""
-    where = Where(file=storage.url)
-    if storage.url in _proven:
-        return
+def require_creating(storage: Storage) -> None:
+    """Raise :class:`PolicyError` where nothing can be created exclusively."""
     if not storage.creates:
         raise PolicyError(
-            codes.REGISTRY_READ_ONLY.finding("Nothing can be created in this registry", where)
-        )
-    probe = f"probes/{secrets.token_hex(8)}"
-    try:
-        storage.create(probe, b"1")
-        try:
-            storage.create(probe, b"2")
-        except FileExistsError:
-            if storage.read(probe, 2) == b"1":
-                _proven.add(storage.url)
-                return
-        raise PolicyError(
             codes.REGISTRY_READ_ONLY.finding(
-                "This storage replaces a file that should only be created",
-                where,
-                found="two writers of one version would both succeed",
+                "Nothing can be created in this registry", Where(file=storage.url)
             )
         )
-    except FileExistsError:  # a request that was repeated after a lost answer: ask again next time
-        return
-    finally:
-        storage.remove(probe)

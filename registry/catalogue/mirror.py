@@ -24,7 +24,7 @@ from ..records.snapshot import snapshot_number
 from ..storages.layout import ADAPTERS, GC, HOLDS, IDENTITY, JOURNAL, MIRROR, PROBE
 from ..storages.storage import Storage, write_once
 from .catalogue import Catalogue
-from .init import keep_bytes, prove_exclusive
+from .init import keep_bytes, require_creating
 from .mirror_copy import Copying, blobs_of
 from .registry_part import PART, is_part
 
@@ -33,7 +33,7 @@ FORMAT = 1
 WORKERS = 8
 BATCH = 200
 """Entries that are copied together."""
-_NOT_OURS = ("probes/", f"{GC}/", f"{HOLDS}/")
+_NOT_OURS = (f"{GC}/", f"{HOLDS}/")
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def mirror(
         SourceError, PolicyError: Something cannot be read or written.
     """
     if not dry_run:
-        prove_exclusive(storage)
+        require_creating(storage)
     # what the mirror has was in the origin before; so this listing is the first
     there = take_inventory(storage.find(""))
     _check_place(origin, storage, there)

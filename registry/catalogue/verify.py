@@ -40,7 +40,7 @@ from ..signatures.envelope import InvalidEnvelopeError, read_envelope
 from ..storages.layout import MIRROR, blob_file, entry_file
 from ..storages.storage import Storage
 from .catalogue import Catalogue
-from .init import prove_exclusive
+from .init import require_creating
 from .registry_part import is_part
 from .rules_series import rules_in_force
 
@@ -133,7 +133,7 @@ def verify_registry(
 
 def _writable(storage: Storage) -> bool:
     try:
-        prove_exclusive(storage)
+        require_creating(storage)
     except AdapterdockError:
         return False
     return True

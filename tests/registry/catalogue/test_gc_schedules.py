@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from adapterdock.registry.catalogue import collect as collecting
 from adapterdock.registry.catalogue import hold as holding
-from adapterdock.registry.catalogue import init, publish
 from adapterdock.registry.catalogue import mirror as mirroring
 from adapterdock.registry.catalogue import mirror_copy as copying
+from adapterdock.registry.catalogue import publish
 from adapterdock.registry.catalogue.catalogue import Catalogue
 from adapterdock.registry.catalogue.collect import collect
 from adapterdock.registry.catalogue.hold import digests_in
@@ -23,7 +23,7 @@ from adapterdock.registry.records.series import Value, canonical
 from adapterdock.registry.storages.layout import blob_file
 from adapterdock.registry.storages.storage import Storage
 from support.published import contents, entry
-from support.schedules import URL, Exploration, Files, Memory, Process
+from support.schedules import Exploration, Files, Memory, Process
 
 MOST = 3
 """How often one of three processes is interrupted by another one; of two, any number of times."""
@@ -42,7 +42,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         return Value(1, b"{}")
 
     monkeypatch.setattr(publish, "note", note)
-    monkeypatch.setattr(init, "_proven", {URL})
     monkeypatch.setattr(holding, "PATIENCE", 2)
     monkeypatch.setattr(holding, "Hold", _Hurried)
 

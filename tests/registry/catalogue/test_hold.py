@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 from adapterdock.registry.catalogue import hold as holding
-from adapterdock.registry.catalogue import init
 from adapterdock.registry.catalogue.catalogue import Catalogue
 from adapterdock.registry.catalogue.collect import collect
 from adapterdock.registry.files.digests import sha256_bytes
 from adapterdock.registry.storages.layout import blob_file
 from adapterdock.registry.storages.local_storage import LocalStorage
 from support.published import contents, registry
-from support.schedules import URL, Memory
+from support.schedules import Memory
 
 
 def test_a_publisher_renews_its_hold_before_it_is_old(tmp_path: Path) -> None:
@@ -52,7 +51,6 @@ def test_a_publisher_renews_its_hold_before_it_is_old(tmp_path: Path) -> None:
 def test_a_gc_that_was_stopped_for_long_removes_nothing_any_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(init, "_proven", {URL})
     digest = sha256_bytes(b"one")
     for slow_step in range(1, 12):
         storage = Memory({blob_file(digest): b"one"})

@@ -119,7 +119,7 @@ def test_a_killed_mirror_is_valid_and_continued(tmp_path: Path, moments: int) ->
 
 def _files(folder: Path) -> dict[str, bytes]:
     storage = LocalStorage(folder)
-    ours = ("mirror.json", "holds/", "probes/")
+    ours = ("mirror.json", "holds/")
     paths = [path for path in storage.find("") if not path.startswith(ours)]
     return {path: storage.read(path, 1 << 20) for path in paths}
 

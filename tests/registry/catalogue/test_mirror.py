@@ -38,9 +38,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file()
-        and path.name != "mirror.json"
-        and path.parent.name not in ("probes", "holds")
+        if path.is_file() and path.name != "mirror.json" and path.parent.name != "holds"
     }
 
 

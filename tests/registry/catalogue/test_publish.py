@@ -203,18 +203,6 @@ def test_a_mirror_refuses_to_publish(team: Catalogue, tmp_path: Path) -> None:
     assert caught.value.code == "AD867"
 
 
-def test_a_storage_that_replaces_files_is_refused(tmp_path: Path) -> None:
-    class Replacing(LocalStorage):
-        def create(self, path: str, content: bytes | Path) -> None:
-            self.remove(path)
-            super().create(path, content)
-
-    with pytest.raises(PolicyError) as caught:
-        init_registry(Replacing(tmp_path))
-    assert caught.value.code == "AD867"
-    assert not (tmp_path / "registry.json").exists()
-
-
 def test_an_exact_version_costs_one_read_and_a_range_one_listing_more(
     team: Catalogue, tmp_path: Path
 ) -> None:

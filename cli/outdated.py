@@ -66,5 +66,6 @@ def outdated(
         print_table(("name", "locked", "selected", "newest", "alias", "source"), rows, out)
     print_findings(result.findings, err)
     compared = counted(len(result.standings), "adapter")
-    err.line(f"{len(newer)} of {compared} {'has' if len(newer) == 1 else 'have'} something newer")
+    few = len(newer) == 1 or len(result.standings) == 1
+    err.line(f"{len(newer)} of {compared} {'has' if few else 'have'} something newer")
     raise typer.Exit(status)

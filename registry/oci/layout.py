@@ -19,8 +19,10 @@ from typing import IO, NoReturn, cast
 
 from ...manifests.bounds import FOLDER_FILES, MIB
 from ...manifests.findings import registry as codes
+from ...manifests.findings import sources as source_codes
 from ...manifests.findings import store as store_codes
 from ...manifests.findings.errors import AdapterdockError, SourceError
+from ...manifests.findings.finding import Where
 from ...manifests.owner import left_beside, made_beside
 from ..files.digests import CHUNK, PREFIX, sha256_bytes
 from ..files.disk import guarded, remove, sync_file, sync_folder
@@ -104,13 +106,17 @@ class OciLayout:
         names: By reference name, the descriptor of a manifest. One without a name has its digest.
 
     Raises:
-        SourceError: It is not an archive (AD888).
+        SourceError: There is no such file (AD201), or it is not an archive (AD888).
         StoreError: The file cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
         self._path: Path = path
         self._reading = threading.Lock()
+        if not path.exists():
+            raise SourceError(
+                source_codes.SOURCE_MISSING.finding(f"{path} does not exist", Where(file=str(path)))
+            )
         with guarded(path):
             self._file: IO[bytes] = path.open("rb")
         try:

@@ -26,7 +26,7 @@ def team(project: Project, monkeypatch: pytest.MonkeyPatch) -> Team:
 def test_the_status_says_whether_something_is_newer(team: Team, cli: Cli) -> None:
     same = cli("outdated")
     assert (same.exit_code, same.stdout) == (0, "")
-    assert "0 of 1 adapter have something newer" in same.stderr
+    assert "0 of 1 adapter has something newer" in same.stderr
     team.publish("1.1.0")
     team.publish("2.0.0")
     newer = cli("outdated", "adapters.yaml")

@@ -260,10 +260,14 @@ def test_too_many_members_are_refused(archive: Path, monkeypatch: pytest.MonkeyP
     assert "members" in refused(archive)
 
 
-def test_a_file_that_is_missing_or_a_folder_is_an_error_of_the_disk(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "nothing"):
-        with pytest.raises(StoreError):
-            OciLayout(path)
+def test_a_folder_is_an_error_of_the_disk_and_a_missing_file_one_of_the_source(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(StoreError):
+        OciLayout(tmp_path)
+    with pytest.raises(SourceError) as caught:
+        OciLayout(tmp_path / "nothing")
+    assert caught.value.code == "AD201"
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,7 @@ class PlainRoad:
         self._lock = Lock()
         self._urls: dict[tuple[str, str, str | None], tuple[str, float]] = {}
         self._pool: Any = None
-        self._arrived: bool = False
+        self._arrived = self._stopped = False
         self.open: bool = _is_plain(fs)
 
     @contextmanager
@@ -93,7 +93,7 @@ class PlainRoad:
             answer = self._connections(url).request(
                 "PUT",
                 url,
-                body=(body[at : at + _SENT] for at in range(0, len(body), _SENT)),
+                body=self._slices(body),
                 headers={"Content-Length": str(len(body)), "x-amz-checksum-crc32": sum_of},
                 preload_content=False,
                 redirect=False,
@@ -107,10 +107,20 @@ class PlainRoad:
             finally:
                 _release(answer)
         except Exception as error:
-            self.open = self._arrived
+            self.open = self._arrived and not self._stopped
             raise PlainError(type(error).__name__) from None  # its text may have the URL
         self._arrived = True
         return str(tag)
+
+    def stop(self) -> None:
+        """Send nothing more."""
+        self.open, self._stopped = False, True
+
+    def _slices(self, body: memoryview) -> Iterator[memoryview]:
+        for at in range(0, len(body), _SENT):
+            if self._stopped:
+                raise PlainError("stopped")
+            yield body[at : at + _SENT]
 
     def _pieces(self, answer: Any) -> Iterator[bytes]:
         while piece := answer.read(_PIECE):

@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
+from fsspec.asyn import sync
+
 from ..files.digests import PREFIX
 from ..sources.s3_plain import PlainError, PlainRoad
 
@@ -29,16 +31,27 @@ class ChangedError(Exception):
     """The file does not have the digest that it should have; nothing was created."""
 
 
-async def upload(fs: Any, bucket: str, key: str, path: Path, size: int, digest: str | None) -> None:
-    """Create an object with the bytes of a local file; runs on the loop of ``fs`` (s3fs).
+def upload(fs: Any, bucket: str, key: str, path: Path, size: int, digest: str | None) -> None:
+    """Create an object with the bytes of a local file, through ``fs`` (s3fs).
 
     The file is hashed while it is sent. Raises :class:`ChangedError` where its SHA-256 is not
     ``digest`` (``sha256:HEX``), and what s3fs raises.
     """
+    road = PlainRoad(fs)
+    try:
+        sync(fs.loop, _upload, fs, road, bucket, key, path, size, digest)
+    except BaseException:
+        road.stop()  # Ctrl-C does not stop the loop
+        raise
+
+
+async def _upload(
+    fs: Any, road: PlainRoad, bucket: str, key: str, path: Path, size: int, digest: str | None
+) -> None:
     begun = await fs._call_s3("create_multipart_upload", Bucket=bucket, Key=key)
     which = {"Bucket": bucket, "Key": key, "UploadId": begun["UploadId"]}
     try:
-        tags = await _send(fs, which, path, size, digest)
+        tags = await _send(fs, road, which, path, size, digest)
         parts = [{"PartNumber": n, "ETag": tag} for n, tag in sorted(tags.items())]
         await fs._call_s3(
             "complete_multipart_upload",
@@ -52,12 +65,12 @@ async def upload(fs: Any, bucket: str, key: str, path: Path, size: int, digest: 
 
 
 async def _send(
-    fs: Any, which: dict[str, str], path: Path, size: int, digest: str | None
+    fs: Any, road: PlainRoad, which: dict[str, str], path: Path, size: int, digest: str | None
 ) -> dict[int, str]:
     """By number, the ETag of each part."""
     loop, tags, hasher = asyncio.get_running_loop(), dict[int, str](), hashlib.sha256()
     step = max(PART, -(-size // MOST))
-    reading, road = asyncio.Lock(), PlainRoad(fs)
+    reading = asyncio.Lock()
     threads = ThreadPoolExecutor(AT_ONCE + 1, "adapterdock-s3")
     try:
         with path.open("rb", buffering=0) as file:
@@ -85,7 +98,8 @@ async def _send(
 
             await _all(work() for _ in range(AT_ONCE))
             more = await loop.run_in_executor(threads, file.read, 1)
-    finally:  # no part is on its way when the upload is ended
+    finally:
+        road.stop()  # no part is on its way when the upload is ended
         await loop.run_in_executor(None, threads.shutdown)
     if digest is not None and (more or PREFIX + hasher.hexdigest() != digest):
         raise ChangedError

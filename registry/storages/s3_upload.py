@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from fsspec.asyn import sync
 
-from ..files.digests import PREFIX
+from ..files.digests import PREFIX, Hasher
 from ..sources.s3_plain import PlainError, PlainRoad
 
 PART = 16 << 20
@@ -124,7 +124,7 @@ async def _all(works: Iterator[Any]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _read(file: IO[bytes], buffer: memoryview, hasher: hashlib._Hash) -> memoryview:
+def _read(file: IO[bytes], buffer: memoryview, hasher: Hasher) -> memoryview:
     """The next bytes, hashed: as many as the buffer takes, fewer only at the end."""
     got = 0
     while got < len(buffer) and (count := file.readinto(buffer[got:])):  # type: ignore[attr-defined]

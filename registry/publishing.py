@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from .catalogue.said import said_of
 from .catalogue.values import Looked, changes_nothing, look
 from .checks.recorded_base import recorded_name
 from .files.disk import fault
+from .files.facts import FileFact
+from .files.pool import each
 from .files.progress import Progress
 from .lock import require_fit
 from .locks.project import ManifestSource, open_manifest
@@ -36,7 +38,7 @@ from .resolution import Opened, Resolution
 from .resolve import check_records, measure, resolve
 from .signatures.keys import load_public_key
 from .signatures.signer import Signer, open_signer
-from .sources.fetch import fetch
+from .sources.fetch import Fetched, fetch
 from .store.store import Store
 
 
@@ -181,11 +183,7 @@ def check_candidate(
     where = file.where(("adapters", *resolution.adapters, "source"))
     available = opened.folder.files()
     chosen = published_files(opened.facts, available)
-    fetched = fetch(opened.folder, chosen, session.store, progress=session.progress, where=where)
-    try:
-        looked = look(opened.facts.headers, lambda path: fetched[path].path)
-    except OSError as error:
-        raise StoreError(fault(error, Path(str(opened.folder.source)), where)) from error
+    fetched, looked = _read(opened, chosen, session, where)
     wrong = check_values(opened, looked, where)
     if wrong:
         raise FitError(*wrong)
@@ -203,6 +201,36 @@ def check_candidate(
     contents = {one.fact.sha256 or "": one.path for one in fetched.values()}
     left_out = tuple(sorted(available.keys() - fetched.keys()))
     return Candidate(entry, contents, left_out)
+
+
+def _read(
+    opened: Opened, chosen: Sequence[FileFact], session: Session, where: Where
+) -> tuple[dict[str, Fetched], Looked]:
+    """The files and what their tensors hold. Files of a local folder are hashed and looked at
+    at once."""
+    assert opened.folder is not None and opened.facts is not None
+    folder, headers = opened.folder, opened.facts.headers
+    fetched: dict[str, Fetched] = {}
+    looked: list[Looked] = []
+    at_hand = headers if folder.source.is_local else ()
+    local = {file: place for file in at_hand if (place := folder.local(file)) is not None}
+
+    def get() -> None:
+        got = fetch(folder, chosen, session.store, progress=session.progress, where=where)
+        fetched.update(got)
+
+    def see() -> None:
+        looked.append(look(headers, lambda file: local[file]))
+
+    try:
+        if len(local) == len(headers):
+            each(lambda step: step(), (get, see), 2)
+        else:
+            get()
+            looked.append(look(headers, lambda file: fetched[file].path))
+    except OSError as error:
+        raise StoreError(fault(error, Path(str(folder.source)), where)) from error
+    return fetched, looked[0]
 
 
 def check_values(opened: Opened, looked: Looked, where: Where) -> list[Finding]:

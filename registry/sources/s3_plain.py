@@ -1,19 +1,21 @@
 """Bodies of large S3 objects by plain requests.
 
-s3fs receives every body on one thread, in small pieces, and that thread is slower than most
-networks. So its client only signs a URL, which urllib3 (botocore's own HTTP library) then gets on
-the caller's thread. Where the user's settings ask for more than that, s3fs does it all.
+s3fs receives and sends every body on one thread, in small pieces, and that thread is slower than
+most networks. So its client only signs a URL, which urllib3 (botocore's own HTTP library) then gets
+or puts on the caller's thread. Where the user's settings ask for more than that, s3fs does it all.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from base64 import b64encode
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from threading import Lock
 from typing import Any, cast
 from urllib.request import getproxies, proxy_bypass
+from zlib import crc32
 
 from .filesystems import CONNECT_TIMEOUT
 from .pace import Limits
@@ -21,6 +23,8 @@ from .pace import Limits
 _VALID = 900
 """Seconds for which a signed URL is used; it is valid for twice as long."""
 _PIECE = 256 << 10
+_SENT = 128 << 10
+"""Bytes that are sent together; a connection that does not take them in some seconds is dead."""
 _BUNDLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
 """Environment variables that botocore takes certificates from, in this order."""
 _CONNECTIONS = 16
@@ -39,6 +43,7 @@ class PlainRoad:
         self._lock = Lock()
         self._urls: dict[tuple[str, str, str | None], tuple[str, float]] = {}
         self._pool: Any = None
+        self._arrived = self._stopped = False
         self.open: bool = _is_plain(fs)
 
     @contextmanager
@@ -51,7 +56,7 @@ class PlainRoad:
         from urllib3.exceptions import HTTPError, ReadTimeoutError
 
         try:
-            url = self._url(bucket, key, version)
+            url = self._url_of(bucket, key, version)
             answer = self._connections(url).request(
                 "GET",
                 url,
@@ -73,34 +78,79 @@ class PlainRoad:
         except HTTPError:
             return  # a body that broke off is too short, and its rest is asked for again
         finally:
-            if answer.length_remaining:  # else its connection is used again
-                answer.close()
-            answer.release_conn()
+            _release(answer)
+
+    def put_part(self, which: Mapping[str, str], number: int, body: memoryview) -> str:
+        """The ETag of a part that was sent. ``which`` has its bucket, its key and its upload.
+        Raises :class:`PlainError`; the road stays open only if a part had arrived before.
+
+        As with botocore's own requests, the part's CRC-32 goes along, and S3 compares. It is
+        signed; the part itself is not (a URL is signed without a body)."""
+        sum_of = b64encode(crc32(body).to_bytes(4, "big")).decode()
+        parameters = {**which, "PartNumber": number, "ChecksumCRC32": sum_of}
+        try:
+            url = self._signed("upload_part", "UploadPart", parameters)
+            answer = self._connections(url).request(
+                "PUT",
+                url,
+                body=self._slices(body),
+                headers={"Content-Length": str(len(body)), "x-amz-checksum-crc32": sum_of},
+                preload_content=False,
+                redirect=False,
+                retries=False,
+            )
+            try:
+                answer.read(_PIECE)
+                tag = answer.headers.get("ETag")
+                if answer.status != 200 or not tag:
+                    raise PlainError(f"HTTP {answer.status}")
+            finally:
+                _release(answer)
+        except Exception as error:
+            self.open = self._arrived and not self._stopped
+            raise PlainError(type(error).__name__) from None  # its text may have the URL
+        self._arrived = True
+        return str(tag)
+
+    def stop(self) -> None:
+        """Send nothing more."""
+        self.open, self._stopped = False, True
+
+    def _slices(self, body: memoryview) -> Iterator[memoryview]:
+        for at in range(0, len(body), _SENT):
+            if self._stopped:
+                raise PlainError("stopped")
+            yield body[at : at + _SENT]
 
     def _pieces(self, answer: Any) -> Iterator[bytes]:
         while piece := answer.read(_PIECE):
             yield piece
 
-    def _url(self, bucket: str, key: str, version: str | None) -> str:
-        from fsspec.asyn import sync
-
+    def _url_of(self, bucket: str, key: str, version: str | None) -> str:
+        """To get an object."""
         asked = (bucket, key, version)
         with self._lock:
             url, until = self._urls.get(asked, ("", 0.0))
             if time.monotonic() < until:
                 return url
-            url = str(cast("Any", sync(self._fs.loop, self._sign, *asked)))
+            which = {} if version is None else {"VersionId": version}
+            url = self._signed("get_object", "GetObject", {"Bucket": bucket, "Key": key, **which})
             self._urls[asked] = (url, time.monotonic() + _VALID)
             return url
 
-    async def _sign(self, bucket: str, key: str, version: str | None) -> str:
+    def _signed(self, method: str, operation: str, parameters: Mapping[str, object]) -> str:
+        from fsspec.asyn import sync
+
+        return str(cast("Any", sync(self._fs.loop, self._sign, method, operation, parameters)))
+
+    async def _sign(self, method: str, operation: str, parameters: Mapping[str, object]) -> str:
         await self._fs.set_session()
-        client = await self._fs.get_s3(bucket)
-        events = client.meta.events
-        events.register_first("choose-signer.s3.GetObject", _same_signature, _SIGNER)
-        which = {} if version is None else {"VersionId": version}
+        client = await self._fs.get_s3(parameters["Bucket"])
+        client.meta.events.register_first(
+            f"choose-signer.s3.{operation}", _same_signature, f"{_SIGNER}-{method}"
+        )
         return await client.generate_presigned_url(
-            "get_object", Params={"Bucket": bucket, "Key": key, **which}, ExpiresIn=2 * _VALID
+            method, Params=dict(parameters), ExpiresIn=2 * _VALID
         )
 
     def _connections(self, url: str) -> Any:
@@ -119,6 +169,13 @@ class PlainRoad:
                     ca_certs=next(filter(None, map(os.environ.get, _BUNDLES)), certifi.where()),
                 )
             return self._pool
+
+
+def _release(answer: Any) -> None:
+    """A connection is used again, unless its answer was not read to the end."""
+    if answer.length_remaining:
+        answer.close()
+    answer.release_conn()
 
 
 def _same_signature(signature_version: object, **_: object) -> object:

@@ -18,8 +18,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
-from fsspec.asyn import sync
-
 from ...manifests.findings import registry as codes
 from ...manifests.findings import sources as source_codes
 from ...manifests.findings.errors import AdapterdockError, SourceError
@@ -237,7 +235,7 @@ class RemoteStorage:
         elif self._in_parts(content):
             bucket, key, _ = self._fs.split_path(self._key(path))
             size = content.stat().st_size
-            sync(self._fs.loop, upload, self._fs, bucket, key, content, size, digest)
+            upload(self._fs, bucket, key, content, size, digest)
         else:
             self._fs.put_file(str(content), self._key(path), mode="create")
 

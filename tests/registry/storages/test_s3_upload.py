@@ -1,0 +1,117 @@
+"""The parts of a large file go by plain requests, and by s3fs where those fail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from adapterdock.manifests.findings.errors import AdapterdockError
+from adapterdock.manifests.language.source import Source
+from adapterdock.registry.files.digests import PREFIX, sha256_file
+from adapterdock.registry.sources.request import SourceRequest
+from adapterdock.registry.storages.remote_storage import RemoteStorage
+from adapterdock.registry.storages.s3_upload import PART
+from adapterdock.registry.storages.storage import create_verified
+from support.faulty_proxy import FaultyProxy, faulty_proxy
+from support.s3_server import S3Server
+
+SIGNED = "X-Amz-Signature="
+PARTS = 3
+
+
+@pytest.fixture
+def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
+    with faulty_proxy(s3.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        yield proxy
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    path = tmp_path / "large"
+    path.write_bytes(Random(0).randbytes((PARTS - 1) * PART + 5))
+    return path
+
+
+def _storage(s3: S3Server, proxy: FaultyProxy, name: str, **options: Any) -> RemoteStorage:
+    source = Source.parse(f"s3://{s3.shared}/{name}")
+    storage = RemoteStorage(SourceRequest(source, options=options), wait=lambda _: None)
+    storage.create("first", b"1")
+    proxy.requests.clear()
+    return storage
+
+
+def _sent(proxy: FaultyProxy) -> tuple[int, int]:
+    """Parts that were sent by plain requests, and by s3fs."""
+    puts = [path for method, path in proxy.requests if method == "PUT"]
+    plain = sum(SIGNED in path for path in puts)
+    return plain, len(puts) - plain
+
+
+def _is_there(storage: RemoteStorage, large: Path) -> bool:
+    return b"".join(storage.chunks("large")) == large.read_bytes()
+
+
+def test_every_part_goes_by_one_plain_request(
+    s3: S3Server, proxy: FaultyProxy, large: Path
+) -> None:
+    storage = _storage(s3, proxy, "plain")
+    create_verified(storage, "large", large, sha256_file(large))
+    assert _sent(proxy) == (PARTS, 0)
+    assert all("x-amz-checksum-crc32" in path for method, path in proxy.requests if method == "PUT")
+    assert _is_there(storage, large)
+
+
+@pytest.mark.parametrize("fault", ["500", "409", "dropped", "lost"])
+def test_a_part_that_fails_once_is_sent_again(
+    s3: S3Server, proxy: FaultyProxy, large: Path, fault: str
+) -> None:
+    storage = _storage(s3, proxy, f"once-{fault}")
+    proxy.faults = [fault]
+    create_verified(storage, "large", large, sha256_file(large))
+    plain, other = _sent(proxy)
+    assert (plain, other) == (PARTS, 1)
+    assert _is_there(storage, large)
+
+
+@pytest.mark.parametrize("setting", ["proxies", "class"])
+def test_settings_that_a_plain_request_would_not_respect_leave_the_parts_to_s3fs(
+    s3: S3Server, proxy: FaultyProxy, large: Path, setting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {}
+    if setting == "class":
+        options = {"s3_additional_kwargs": {"StorageClass": "STANDARD"}}
+    storage = _storage(s3, proxy, f"set-{setting}", **options)
+    if setting == "proxies":
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+        monkeypatch.setenv("NO_PROXY", "")
+    create_verified(storage, "large", large, sha256_file(large))
+    assert _sent(proxy) == (0, PARTS)
+    assert _is_there(storage, large)
+
+
+def test_a_changed_file_is_refused_and_nothing_is_created(
+    s3: S3Server, proxy: FaultyProxy, large: Path
+) -> None:
+    storage = _storage(s3, proxy, "changed")
+    with pytest.raises(AdapterdockError):
+        create_verified(storage, "large", large, PREFIX + "0" * 64)
+    assert _sent(proxy) == (PARTS, 0)
+    assert "large" not in storage.find("")
+    found = s3.client.call_s3("list_multipart_uploads", Bucket=s3.shared, Prefix="changed/")
+    assert not found.get("Uploads")
+
+
+def test_a_part_that_was_altered_on_its_way_is_not_accepted(
+    s3: S3Server, proxy: FaultyProxy, large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from adapterdock.registry.sources import s3_plain
+
+    storage = _storage(s3, proxy, "altered")
+    monkeypatch.setattr(s3_plain, "crc32", lambda _: 1)
+    create_verified(storage, "large", large, sha256_file(large))
+    assert _sent(proxy) == (PARTS, PARTS)
+    assert _is_there(storage, large)

@@ -26,6 +26,7 @@ SUBROOMS: Mapping[str, tuple[str, ...]] = {
         *("weights", "base", "adapter", "routing", "sites", "methods", "build"),
         *("compose", "merge", "model", "lifecycle"),
     ),
+    "serving": ("targets", "copies", "served", "vllm", "app", "fleet", "export"),
 }
 """From the bottom upward: each may import those before it. A room's own files come last."""
 

@@ -1,0 +1,1 @@
+"""What serves a manifest: targets, followed sets, vLLM's plugin, the app, fleets, exports."""

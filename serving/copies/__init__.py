@@ -1,0 +1,1 @@
+"""Private read-only copies of adapters, in folders that engines read."""

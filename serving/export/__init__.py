@@ -1,0 +1,1 @@
+"""Adapters written for others: PEFT folders, GGUF, MLX."""

@@ -1,0 +1,1 @@
+"""What replicas serve, compared by content with what the lock says."""

@@ -1,0 +1,1 @@
+"""The adapters that a manifest says, followed, verified and switched; no engine needed."""

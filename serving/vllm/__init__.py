@@ -1,0 +1,1 @@
+"""The plugin of vLLM; imports neither torch nor the loader."""

@@ -13,17 +13,20 @@ from .models import models_of
 from .needs import LORA, Asked, base_needs, needs_of
 from .target import Target
 
+_SAVED_AGAIN = (
+    "Load it and write it again with `AdaptedModel.save_adapter`, which uses PEFT's names and the "
+    "base's."
+)
 _HINTS: Mapping[Feature, str] = {
     Feature.INIT: "Convert it with PEFT: "
     "save_pretrained(path_initial_model_for_weight_conversion=...).",
-    Feature.FILES: "Write it as a PEFT folder with `adapterdock export`.",
-    Feature.KEYS: "Write it as a PEFT folder with `adapterdock export`.",
-    Feature.NAMES: "Write it with the base's names: `adapterdock export`.",
-    Feature.OLDER: "Try it on the engine, or write it with the base's names: `adapterdock export`.",
+    Feature.FILES: _SAVED_AGAIN,
+    Feature.KEYS: _SAVED_AGAIN,
+    Feature.NAMES: _SAVED_AGAIN,
+    Feature.OLDER: _SAVED_AGAIN,
+    Feature.PREFIX: _SAVED_AGAIN,
     Feature.NEW: "Train it, and name its folder as `source`.",
     Feature.VOCABULARY: "Save the resized base, and name that as `base.model`.",
-    Feature.RSLORA: "Write the scale into the weights with `adapterdock export`.",
-    Feature.SCALES: "Write the scales into the weights with `adapterdock export`.",
 }
 _TRY = "Try it on the engine, and accept this with `--accept AD948` if the answers are right."
 

@@ -28,6 +28,7 @@ _ANYWHERE: Mapping[Feature, How] = unserved(
     VOCABULARY=_CANNOT,
     CLASS=_UNKNOWN,
     OLDER=_UNKNOWN,
+    PREFIX=_UNKNOWN,
     QUANTISED=_UNKNOWN,
 )
 """What no engine here serves, or no one tried."""
@@ -151,33 +152,25 @@ _DENSE = unserved(
     PARAMETERS=_CANNOT,
     EXPERTS=_CANNOT,
     EMBEDDING=_CANNOT,
-    OUTPUT=_CANNOT,
+    TIED=_CANNOT,
     TOWER=_CANNOT,
     STORED=_CANNOT,
     TYING=_CANNOT,
     CLASS=_CANNOT,
 )
 """For what ``adapterdock export`` writes: its files have the names and scales of the engine."""
+_PROVED = frozenset(
+    {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"}
+)
+"""The architectures that it writes; ``serving/export/architectures.py`` has their names."""
 LLAMA_CPP = Engine(
     "llama.cpp",
     "llama.cpp",
-    (
-        Row(
-            (4000,),
-            _DENSE,
-            architectures=frozenset(
-                {
-                    "LlamaForCausalLM",
-                    "MistralForCausalLM",
-                    "Qwen2ForCausalLM",
-                    "Qwen3ForCausalLM",
-                }
-            ),
-        ),
-    ),
+    (Row((4000,), _DENSE, architectures=_PROVED),),
     dtype=False,
 )
-MLX = Engine("mlx", "mlx-lm", (Row((0, 32), _DENSE),), dtype=False)
+_MLX = unserved(_DENSE, OUTPUT=_CANNOT)
+MLX = Engine("mlx", "mlx-lm", (Row((0, 32), _MLX, architectures=_PROVED),), dtype=False)
 
 ENGINES: Mapping[str, Engine] = {
     engine.name: engine for engine in (VLLM, SGLANG, NIM, RAY_LLM, LLAMA_CPP, MLX)

@@ -52,6 +52,13 @@ _ROLES: Mapping[str, Feature] = {
     "velora": Feature.VELORA,
     "rows": Feature.TOKENS,
 }
+_KEYS_OF = frozenset(
+    {
+        *(Feature.DORA, Feature.LORA_BIAS, Feature.VELORA, Feature.TOKENS, Feature.BIAS),
+        *(Feature.SAVED, Feature.HEAD, Feature.TUNED, Feature.STORED),
+    }
+)
+"""Features whose tensors have names of their own."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +96,12 @@ class Asked:
 
 def needs_of(asked: Asked) -> tuple[Need, ...]:
     """Everything that the adapter asks for besides plain LoRA on linear modules, each once."""
-    every = (*_in_config(asked), *_in_plan(asked), *_in_names(asked), *_in_files(asked))
-    return tuple(dict.fromkeys(every))
+    found = dict.fromkeys(
+        (*_in_config(asked), *_in_plan(asked), *_in_names(asked), *_in_files(asked))
+    )
+    if any(need.feature in _KEYS_OF for need in found):  # whose keys are not news
+        found.pop(Need(Feature.KEYS), None)
+    return tuple(found)
 
 
 def base_needs(base: BaseFacts | None) -> tuple[Need, ...]:
@@ -176,6 +187,8 @@ def _kinds(asked: Asked, layout: Layout | None) -> Iterator[Need]:
             yield Need(Feature.EMBEDDING, site.module)
         elif site.module in outputs or site.module == "lm_head":
             yield Need(Feature.OUTPUT, site.module)
+            if site.module in tied:
+                yield Need(Feature.TIED, site.module)
         elif shape is not None and shape.kind not in (ModuleKind.LINEAR, ModuleKind.CONV1D):
             yield Need(Feature.KIND, site.module)
         if towers and text and not parts & _LANGUAGE:
@@ -203,6 +216,8 @@ def _in_names(asked: Asked) -> Iterator[Need]:
     odd = [name for name in names if not _is_key(name)]
     if odd:
         yield Need(Feature.KEYS, some(sorted(odd)))
+    if bare := [name for name in names if not name.startswith(PEFT_PREFIX)]:
+        yield Need(Feature.PREFIX, some(sorted(bare)))
     if asked.layout is None or asked.plan.conversion is not None:
         return
     for site in asked.sites:

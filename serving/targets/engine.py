@@ -46,6 +46,7 @@ class Feature(str, Enum):
     OLDER = "module names of an older transformers"
     PREFIX = "tensor names without PEFT's prefix base_model.model."
     KEYS = "tensors with these names"
+    FIELDS = "a config without r, lora_alpha or target_modules"
     FILES = "weights in this file"
     NEW = "a new adapter, which has no files"
     VOCABULARY = "a base with another vocab_size than its files have"

@@ -59,6 +59,7 @@ _VLLM_032 = unserved(
     TYING=_MISREADS,
     NAMES=_MISREADS,
     KEYS=_REFUSES,
+    FIELDS=_REFUSES,
     FILES=_REFUSES,
 )
 _VLLM_031 = unserved(
@@ -115,6 +116,7 @@ _SGLANG = unserved(
     TYING=_MISREADS,
     NAMES=_UNKNOWN,
     KEYS=_MISREADS,
+    FIELDS=_REFUSES,
     FILES=_REFUSES,
 )
 SGLANG = Engine(
@@ -124,10 +126,11 @@ SGLANG = Engine(
     max_rank="--max-lora-rank",
     max_loras="--max-loras-per-batch",
 )
+_NIM = unserved(_VLLM_031, EMBEDDING=_UNKNOWN, OUTPUT=_UNKNOWN)
 NIM = Engine(
     "nim",
     "NIM",
-    (replace(_OLDEST, since=(2,), models=""),),
+    (replace(_OLDEST, since=(2,), unserved=_NIM, models=""),),
     max_rank="--max-lora-rank",
     max_loras="--max-loras",
 )

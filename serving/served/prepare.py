@@ -22,12 +22,11 @@ from ...manifests.lockfile import Lock
 from ...manifests.manifest import ManifestFile
 from ...registry.access.access import Access
 from ...registry.access.session import Session
-from ...registry.catalogue.values import look
+from ...registry.catalogue.values import check_values, look
 from ...registry.checks.check_adapter import check_adapter
 from ...registry.files.disk import fault
 from ...registry.files.facts import BaseFacts
 from ...registry.locks.state import kept
-from ...registry.publishing import check_values
 from ...registry.pull import pull_pinned
 from ...registry.read_facts import gather_adapter
 from ...registry.resolution import Opened, Resolution
@@ -135,7 +134,7 @@ class Preparing:
             looked = look(opened.facts.headers, lambda file: folder / file)
         except OSError as error:
             raise StoreError(fault(error, folder, where)) from error
-        found = check_values(opened, looked, where)
+        found = check_values(opened.facts, opened.plan, looked, where)
         if not found:
             self._sound.add(digest)
         return found

@@ -29,6 +29,7 @@ from ...registry.files.facts import BaseFacts
 from ...registry.locks.state import kept
 from ...registry.pull import pull_pinned
 from ...registry.read_facts import gather_adapter
+from ...registry.recorded_base import names_of_base, recorded_base
 from ...registry.resolution import Opened, Resolution
 from ...registry.resolve import resolve
 from ...registry.sources.folder import Folder
@@ -67,7 +68,7 @@ class Preparing:
         Raises:
             AdapterdockError: With all findings of the step that failed.
         """
-        pulled = pull_pinned(file, lock, session, with_base=False)
+        pulled = pull_pinned(file, lock, session, lock, with_base=False)
         folders: dict[str, Path] = {}
         for name, files in pulled.adapters.items():
             digest = lock.adapters[name].digest
@@ -187,7 +188,7 @@ class Preparing:
         assert recipe is not None
         digest = joined_digest(recipe)
         folder = self._copies.make(digest, partial(write_joined, modules, members))
-        opened = _opened_again(name, folder, resolution.base, where)
+        opened = _opened_again(name, folder, file, resolution.base, where)
         wrong = [f for f in opened.findings if f.code not in _BASE_UNREAD | {_UNDECLARED}]
         wrong = refused(wrong, accepted)
         wrong += self._values(digest, opened, folder, where)
@@ -235,11 +236,21 @@ def _own(resolution: Resolution, file: ManifestFile) -> Iterable[Finding]:
             yield finding
 
 
-def _opened_again(name: str, folder: Path, base: BaseFacts | None, where: Where) -> Opened:
+def _opened_again(
+    name: str, folder: Path, file: ManifestFile, base: BaseFacts | None, where: Where
+) -> Opened:
     """A joined adapter, read as any other."""
-    opened = folder_at(folder)
+    opened, declared = folder_at(folder), file.manifest.base
     facts = gather_adapter(name, opened, where)
-    findings, plan = check_adapter(facts, base, where=where)
+    names = names_of_base(declared, file.directory, facts.config)
+    findings, plan = check_adapter(
+        facts,
+        base,
+        where=where,
+        declared=declared.model,
+        aliases=names,
+        recorded=recorded_base(facts.config, names),
+    )
     return Opened(opened, facts, plan, tuple(findings))
 
 

@@ -11,7 +11,9 @@ from typing import Any
 import adapterdock
 import pytest
 import torch
+from adapterdock.manifests.findings.errors import RoutingError
 from adapterdock.serving.copies import floats
+from adapterdock.serving.copies.joined import plan_joined
 from adapterdock.serving.served.served import Refusal, Served, ServedAdapter
 from safetensors.torch import load_file
 from support.builders import LLAMA_QV, lora_config, lora_tensors, write_adapter
@@ -160,11 +162,10 @@ def test_what_is_more_than_plain_pairs_is_refused(
     )  # alone it is somebody else's question
 
 
-def test_a_sum_of_nothing_is_refused(members: Project) -> None:
-    plus, minus = {"of": {"tone": 1.0}}, {"of": {"tone": -1.0}}
-    served = locked(members, plus=plus, minus=minus, none={"of": {"plus": 1.0, "minus": 1.0}})
-    refusal = served.resolve("none")
-    assert isinstance(refusal, Refusal) and codes(refusal.findings) == ["AD953"]
+def test_a_sum_of_nothing_is_refused() -> None:
+    with pytest.raises(RoutingError) as caught:
+        plan_joined([])
+    assert codes(caught.value.findings) == ["AD953"]
 
 
 @pytest.mark.parametrize("dtype", sorted(floats.DTYPES))

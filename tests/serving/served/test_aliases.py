@@ -123,7 +123,8 @@ def publish_for_another_base(team: Team) -> None:
     write_adapter(folder / "tone", config, lora_tensors(modules), 7)
     manifest = folder / "publish.yaml"
     manifest.write_text(
-        f"version: 1\nbase: {{model: ./base, aliases: [{BASE}]}}\nregistries: {{team: ../registry}}\n"
+        f"version: 1\nbase: {{model: ./base, aliases: [{BASE}]}}\n"
+        "registries: {team: ../registry}\n"
     )
     publish(folder / "tone", f"team/{NAME}@3.0.0", manifest=manifest)
 

@@ -3,3 +3,13 @@
 from __future__ import annotations
 
 from .code import Code
+from .finding import Severity
+
+PLUGIN_SETTINGS = Code("AD960", "plugin-settings")
+ENGINE_UNSUPPORTED = Code("AD961", "engine-unsupported")
+OTHER_LOADERS = Code("AD962", "other-loaders")
+SERVED_BASE_UNCHECKED = Code("AD963", "served-base-unchecked", Severity.UNCHECKED)
+NAME_TAKEN = Code("AD964", "served-name-taken")
+ENGINE_ID_TAKEN = Code("AD965", "engine-id-taken")
+ENGINE_REFUSED = Code("AD966", "engine-refused")
+NOT_STARTED = Code("AD967", "serving-not-started")

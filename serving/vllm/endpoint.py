@@ -45,7 +45,9 @@ class Endpoint:
             served = self._served
             if served is None:
                 return PlainTextResponse("", status_code=503)
-            return PlainTextResponse(served.metrics())
+            from ..served.status import CONTENT_TYPE
+
+            return PlainTextResponse(served.metrics(), media_type=CONTENT_TYPE)
 
         app.add_api_route(STATUS, status, methods=["GET"], response_model=None)
         app.add_api_route(METRICS, metrics, methods=["GET"], response_model=None)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from ...manifests.findings import serving as codes
 from ...manifests.findings.errors import AttachError
-from ..served.state import NOTHING, ServedAdapter
+from ..served.state import ServedAdapter
 from .engine_ids import EngineIds
 
 TIMEOUT = 600.0
@@ -73,7 +73,7 @@ class EngineAdapters:
         self._ids = EngineIds()
         self._ours: dict[str, Any] = {}
         self._asked: set[str] = set()
-        self._wanted: Mapping[str, ServedAdapter] = NOTHING
+        self._wanted: Mapping[str, ServedAdapter] = MappingProxyType({})
 
     def change(
         self, changed: Mapping[str, ServedAdapter], wanted: Mapping[str, ServedAdapter]

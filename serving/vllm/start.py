@@ -16,6 +16,7 @@ from ...manifests.manifest import ManifestFile
 from ...registry.access.session import accepted_codes
 from ...registry.locks.project import lock_of, open_manifest
 from ...registry.locks.state import require_lock
+from ..served.location import is_url
 from .arguments import Arguments, read_arguments
 from .installed import installed_version, is_supported
 from .served_base import base_findings
@@ -127,31 +128,22 @@ def loader_findings(settings: Settings) -> Iterator[Finding]:
         )
 
 
-def read_project(manifest: str) -> tuple[ManifestFile, Lock]:
-    """A manifest on this machine, and its lock, which must be current.
-
-    Raises:
-        AdapterdockError: One of them is missing, invalid or stale.
-    """
-    file = open_manifest(Path(manifest).expanduser())
+def _read_project(manifest: str) -> tuple[ManifestFile, Lock]:
+    """A manifest on this machine, and its lock, which must be current."""
+    file = open_manifest(Path(manifest.removeprefix("file://")))
     lock = lock_of(file)
     require_lock(file, lock, frozen=lock is None)
     assert lock is not None
     return file, lock
 
 
-def is_here(manifest: str) -> bool:
-    """Whether a manifest is a path, not a URL."""
-    return "://" not in manifest
-
-
 def _project_findings(
     settings: Settings, arguments: Arguments, accepted: frozenset[str]
 ) -> list[Finding]:
     """Of manifest, lock and base. What is not on this machine yet is checked with the engine."""
-    if settings.manifest is None or not is_here(settings.manifest):
+    if settings.manifest is None or is_url(settings.manifest):
         return []
-    file, lock = read_project(settings.manifest)
+    file, lock = _read_project(settings.manifest)
     if arguments.model is None:
         return []
     found = base_findings(

@@ -87,7 +87,7 @@ def test_one_that_the_engine_refuses_keeps_all_the_old_ones() -> None:
         server.engine.refuses["refunds"] = "Traceback ...\nValueError: LoRA rank 64 is too large"
         with pytest.raises(AdapterdockError) as caught:
             await server.serve(adapter("refunds", 3), adapter("billing", 4))
-        assert caught.value.code == "AD966"
+        assert caught.value.code == "AD954"
         assert caught.value.findings[0].found == "ValueError: LoRA rank 64 is too large"
         assert server.paths == before
 

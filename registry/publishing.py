@@ -10,7 +10,7 @@ from typing import Any
 
 from ..manifests.findings import registry as codes
 from ..manifests.findings.errors import FitError, StoreError, UsageError
-from ..manifests.findings.finding import Finding, Where
+from ..manifests.findings.finding import Where
 from ..manifests.language.frozen import FrozenDict
 from ..manifests.language.names import is_name
 from ..manifests.language.source import Source, SourceSyntaxError

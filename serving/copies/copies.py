@@ -54,6 +54,9 @@ class Copies:
 
     def __init__(self, store: Store, folder: Path | None = None, *, grace: float = GRACE) -> None:
         self._grace = grace
+        if folder is None:
+            with suppress(StoreError), store.temporary():
+                pass  # from now on the folder is known as a cache
         self._root = _writable(Path(os.path.abspath(folder or store.root / "serving")))  # noqa: PTH100
         self._verified = Verified(self._root / "verified")
         self._mark = self._root / "holds" / Owner.me().new_name()

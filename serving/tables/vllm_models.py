@@ -51,7 +51,7 @@ def read_models(vllm: Path) -> dict[str, Any]:
         value = next(
             (v for key in order if (v := classes[key].values.get("embedding_modules"))), None
         )
-        modules = " ".join(sorted(_dict_of(classes, value)))
+        modules = " ".join(_names_of(classes, value))
         serves.setdefault(modules, []).append(architecture)
     return {
         "without": sorted(without),
@@ -71,9 +71,12 @@ def _read_classes(vllm: Path) -> dict[_Key, _Class]:
                 for line in node.body:
                     if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name):
                         one.values[line.targets[0].id] = line.value
-                    elif isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
-                        if line.value is not None:
-                            one.values[line.target.id] = line.value
+                    elif (
+                        isinstance(line, ast.AnnAssign)
+                        and isinstance(line.target, ast.Name)
+                        and line.value is not None
+                    ):
+                        one.values[line.target.id] = line.value
                 found[module, node.name] = one
     return found
 
@@ -99,9 +102,7 @@ def _find(classes: dict[_Key, _Class], module: str, name: str) -> _Key | None:
     return next((key for key in classes if key[1] == name), None)
 
 
-def _order(
-    classes: dict[_Key, _Class], key: _Key, seen: set[_Key] | None = None
-) -> Iterator[_Key]:
+def _order(classes: dict[_Key, _Class], key: _Key, seen: set[_Key] | None = None) -> Iterator[_Key]:
     """The class and what it inherits from, each once."""
     seen = set() if seen is None else seen
     found = _find(classes, *key)
@@ -113,12 +114,13 @@ def _order(
         yield from _order(classes, (found[0], base), seen)
 
 
-def _dict_of(classes: dict[_Key, _Class], value: ast.expr | None) -> dict[str, str]:
-    """A dict of constants, or that of another class (``NemotronHForCausalLM.embedding_modules``)."""
+def _names_of(classes: dict[_Key, _Class], value: ast.expr | None) -> list[str]:
+    """The names in a dict or list of constants, or in that of another class
+    (``NemotronHForCausalLM.embedding_modules``)."""
     if isinstance(value, ast.Attribute) and isinstance(value.value, ast.Name):
         other = _find(classes, "", value.value.id)
-        return {} if other is None else _dict_of(classes, classes[other].values.get(value.attr))
-    return {} if value is None else dict(ast.literal_eval(value))
+        return [] if other is None else _names_of(classes, classes[other].values.get(value.attr))
+    return [] if value is None else sorted(ast.literal_eval(value))
 
 
 def main(folders: list[str]) -> None:

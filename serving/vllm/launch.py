@@ -88,7 +88,11 @@ def _start(settings: Settings, running: Running, adapters: EngineAdapters) -> Se
     assert manifest is not None
     _require_base(settings, running)
     served = Served(
-        manifest, target=_target(running), period=settings.period, on_change=adapters.change
+        manifest,
+        target=_target(running),
+        period=settings.period,
+        accept=settings.accept,
+        on_change=adapters.change,
     )
     served.start()
     return served

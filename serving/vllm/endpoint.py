@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from typing import TYPE_CHECKING, Any
 
 from ...manifests.findings import serving as codes
-from ...manifests.findings.errors import AdapterdockError, AttachError
+from ...manifests.findings.errors import AdapterdockError
 from .settings import NAME, read_settings
 from .start import refusal
 

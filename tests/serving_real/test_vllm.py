@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -74,7 +75,7 @@ class Desk:
         publishing.write_text(
             yaml.safe_dump({"version": 1, "base": base, "registries": self.data["registries"]})
         )
-        with self.settings():
+        with self.own_cache():
             for version, name in (("1.0.0", "pirate"), ("2.0.0", "devil")):
                 publish(
                     QUICKSTART / name,
@@ -85,10 +86,11 @@ class Desk:
         self.promote("1.0.0")
         self.lock()
 
-    def settings(self) -> pytest.MonkeyPatch:
-        patch = pytest.MonkeyPatch()
-        patch.setenv("ADAPTERDOCK_CACHE", str(self.cache))
-        return _Undone(patch)  # type: ignore[return-value]
+    @contextmanager
+    def own_cache(self) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("ADAPTERDOCK_CACHE", str(self.cache))
+            yield
 
     @property
     def environment(self) -> dict[str, str]:
@@ -105,7 +107,7 @@ class Desk:
         text = yaml.safe_dump(self.data, sort_keys=False)
         if not self.manifest.exists() or self.manifest.read_text() != text:
             self.manifest.write_text(text)
-        with self.settings():
+        with self.own_cache():
             adapterdock.lock(self.manifest, **options)
 
     def many(self, count: int) -> list[str]:
@@ -121,17 +123,6 @@ class Desk:
             self.data["adapters"][name] = {"source": f"./{name}"}
             names.append(name)
         return names
-
-
-class _Undone:
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self._patch = patch
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        self._patch.undo()
 
 
 @pytest.fixture(scope="module")
@@ -239,8 +230,7 @@ def test_a_promotion_is_rolled_out_under_load(server: VllmServer, desk: Desk) ->
         promoted.wait(300)
         at = time.monotonic()
         before = server.status()["adapters"]["voice"]["digest"]
-        with desk.settings():
-            desk.promote("2.0.0")
+        desk.promote("2.0.0")
         wait_for(lambda: server.status()["adapters"]["voice"]["digest"] != before, pause=0.05)
         switched = time.monotonic()
         for one in work:
@@ -302,10 +292,12 @@ def test_sources_that_vanish_and_a_cleaned_cache_change_no_answer(
     good = weights.read_bytes()
     shutil.rmtree(gone)
     weights.write_bytes(os.urandom(len(good)))
-    with desk.settings():
-        code = "from adapterdock.cli.main import main; main()"
-        line = [sys.executable, "-c", code, "cache", "gc", "--older-than", "0d"]
-        subprocess.run(line, check=True, env={**os.environ, "ADAPTERDOCK_CACHE": str(desk.cache)})
+    line = [sys.executable, "-m", "adapterdock", "cache", "gc", "--max-size", "0B"]
+    long_ago = time.time() - 86_400
+    for file in desk.cache.rglob("*"):  # what is only minutes old is kept in any case
+        if file.is_file():
+            os.utime(file, (long_ago, long_ago))
+    subprocess.run(line, check=True, env={**os.environ, "ADAPTERDOCK_CACHE": str(desk.cache)})
     for name in ("pirate-4", "salesman-5", "pirate-6", "salesman-7", "pirate-8", "salesman-9") * 2:
         says(server, name, name.partition("-")[0])
     says(server, "privateer")
@@ -337,8 +329,7 @@ def test_after_a_kill_two_api_servers_serve_what_was_served(
 def test_a_rollback_reaches_both_api_servers(desk: Desk, running: Running) -> None:
     server = running.server
     assert server is not None
-    with desk.settings():
-        desk.promote("1.0.0")
+    desk.promote("1.0.0")
     wait_for(
         lambda: all(server.ask("voice").startswith(SAYS["pirate"]) for _ in range(8)), pause=1.0
     )
@@ -384,8 +375,7 @@ def test_a_lazy_server_loads_by_request_follows_and_has_no_open_routes(
     assert server.post("/adapters", {"name": "evil", "src": "/tmp"}, None)[0] == 404
     unknown = {"model": "unknown", "messages": [{"role": "user", "content": "x"}]}
     assert server.post("/v1/chat/completions", unknown)[0] == 404
-    with desk.settings():
-        desk.promote("2.0.0")
+    desk.promote("2.0.0")
     wait_for(lambda: server.ask("voice").startswith(SAYS["devil"]), pause=1.0)
     says(server, "pirate-0", "pirate")
 

@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +106,8 @@ class VllmServer:
 
     def stop(self, how: signal.Signals = signal.SIGKILL) -> None:
         """End all of its processes, which is what a machine that is lost does."""
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self.process.pid, how)
-        except ProcessLookupError:
-            pass
         self.process.wait(60)
 
     # -- requests ------------------------------------------------------------------------------

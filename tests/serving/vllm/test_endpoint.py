@@ -8,11 +8,10 @@ from typing import Any
 
 import adapterdock
 import pytest
+from adapterdock.serving.vllm import launch
 from adapterdock.serving.vllm.endpoint import METRICS, STATUS, Endpoint
 from support.project import Project
 from support.vllm_fakes import FakeEngine, FakeModels, FakeRequest
-
-from adapterdock.serving.vllm import launch
 
 pytest.importorskip("starlette")
 

@@ -12,12 +12,11 @@ import adapterdock
 import pytest
 from adapterdock import AdapterdockError
 from adapterdock.serving.served.served import Served
+from adapterdock.serving.vllm import launch as module
 from adapterdock.serving.vllm.launch import launch
 from adapterdock.serving.vllm.settings import RUNTIME_UPDATING, Settings
 from support.project import Project
 from support.vllm_fakes import FakeEngine, FakeModels, FakeRequest
-
-from adapterdock.serving.vllm import launch as module
 
 
 @pytest.fixture
@@ -64,7 +63,9 @@ def test_adapters_and_sums_are_loaded_and_listed_before_the_launch_returns(
             assert status["engine"] == {"name": "vllm", "version": "0.32.0"}
             assert status["state"] == "serving"
             for name, one in status["adapters"].items():
-                assert Path(server.models.lora_requests[name].lora_path, "adapter_config.json").exists()
+                assert Path(
+                    server.models.lora_requests[name].lora_path, "adapter_config.json"
+                ).exists()
                 assert one["digest"] == status["wanted"][name]
 
     run(scenario)

@@ -1,5 +1,5 @@
-"""What vLLM's entry points name. Imports only what cannot fail: an ``ImportError`` here, or a factory
-that raises, is logged by vLLM, and the server starts without the plugin."""
+"""What vLLM's entry points name. Imports only what cannot fail: an ``ImportError`` here, or a
+factory that raises, is logged by vLLM, and the server starts without the plugin."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def setting_findings(settings: Settings) -> Iterator[Finding]:
             "without the adapters",
             found="not set" if settings.plugins is None else ",".join(settings.plugins),
             expected="adapterdock",
-            hint="Set VLLM_PLUGINS=adapterdock, with the other plugins that you need after a comma.",
+            hint="Set VLLM_PLUGINS=adapterdock, with other plugins that you need after a comma.",
         )
 
 

@@ -113,7 +113,7 @@ class EngineAdapters:
                 if name in requests:
                     await self._load(name, requests[name])
                 loaded.add(name)
-        self._switch({name: requests[name] for name in loaded & requests.keys()}, wanted)
+        self._switch({n: request for n, request in requests.items() if n in loaded}, wanted)
 
     def _switch(self, requests: Mapping[str, Any], wanted: Mapping[str, ServedAdapter]) -> None:
         """Without a pause: a request before it gets the old adapters, one after it the new."""

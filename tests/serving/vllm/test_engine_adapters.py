@@ -60,6 +60,7 @@ def test_every_adapter_is_loaded_and_listed_under_its_name_and_number() -> None:
             engine_id(two.digest): str(two.path),
         }
         assert server.paths == {"refunds": str(one.path), "billing": str(two.path)}
+        assert list(server.paths) == ["refunds", "billing"]  # as the manifest lists them
 
     run(scenario)
 

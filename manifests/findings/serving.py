@@ -5,7 +5,6 @@ from __future__ import annotations
 from .code import Code
 from .finding import Severity
 
-# targets
 BAD_TARGET = Code("AD943", "target-invalid")
 TARGET_NEWER = Code("AD944", "target-newer", Severity.WARNING)
 TARGET_CANNOT_SERVE = Code("AD945", "target-cannot-serve")
@@ -13,7 +12,6 @@ TARGET_RANK = Code("AD946", "target-rank-too-large")
 TARGET_CANNOT_COMBINE = Code("AD947", "target-cannot-combine")
 TARGET_UNCHECKED = Code("AD948", "target-unchecked", Severity.UNCHECKED)
 TARGET_DIFFERS = Code("AD949", "target-differs", Severity.WARNING)
-
 NOT_SERVED = Code("AD950", "not-served")
 MANIFEST_MISSING = Code("AD951", "manifest-missing")
 MANIFEST_NOT_ALONE = Code("AD952", "manifest-not-alone")
@@ -22,3 +20,10 @@ ENGINE_REFUSED = Code("AD954", "engine-refused")
 NO_FILES = Code("AD955", "adapter-without-files")
 BAD_FOLLOW = Code("AD956", "bad-follow")
 LOOK_BROKE_OFF = Code("AD957", "look-broke-off")
+PLUGIN_SETTINGS = Code("AD960", "plugin-settings")
+ENGINE_UNSUPPORTED = Code("AD961", "engine-unsupported")
+OTHER_LOADERS = Code("AD962", "other-loaders")
+SERVED_BASE_UNCHECKED = Code("AD963", "served-base-unchecked", Severity.UNCHECKED)
+NAME_TAKEN = Code("AD964", "served-name-taken")
+ENGINE_ID_TAKEN = Code("AD965", "engine-id-taken")
+NOT_STARTED = Code("AD966", "serving-not-started")

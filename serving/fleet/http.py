@@ -54,7 +54,7 @@ def ask(
     ``limit`` bytes are read. The certificate is verified for the host's name, also where one
     address of it is asked. Raises :class:`NotAnsweredError`.
     """
-    connection = _connection(replica, seconds)
+    connection = (_Tls if replica.address.tls else _Plain)(replica, seconds)
     headers = {"Host": replica.host_header, "Accept": "application/json", "Connection": "close"}
     if key is not None:
         headers["Authorization"] = f"Bearer {key}"
@@ -108,20 +108,26 @@ def _read(response: http.client.HTTPResponse, limit: int) -> Answer:
     return Answer(response.status, bytes(body))
 
 
-def _end(connection: http.client.HTTPConnection) -> None:
-    """Close it, also below a thread that is still reading."""
-    if connection.sock is not None:
+def _end(connection: _Plain | _Tls) -> None:
+    """Close it, also below a thread that is still reading: the connection itself forgets its socket
+    as soon as an answer begins."""
+    if connection.held is not None:
         with suppress(OSError):
-            connection.sock.shutdown(socket.SHUT_RDWR)
+            connection.held.shutdown(socket.SHUT_RDWR)
     with suppress(OSError):
         connection.close()
 
 
-def _connection(replica: Replica, seconds: float) -> http.client.HTTPConnection:
-    address = replica.address
-    if address.tls:
-        return _Tls(replica, seconds)
-    return http.client.HTTPConnection(replica.ip or address.host, address.port, timeout=seconds)
+class _Plain(http.client.HTTPConnection):
+    """To one address of a name."""
+
+    def __init__(self, replica: Replica, seconds: float) -> None:
+        super().__init__(replica.address.host, replica.address.port, timeout=seconds)
+        self.held: socket.socket | None = None
+        self._at: str = replica.ip or replica.address.host
+
+    def connect(self) -> None:
+        self.sock = self.held = socket.create_connection((self._at, self.port), self.timeout)
 
 
 class _Tls(http.client.HTTPSConnection):
@@ -129,9 +135,14 @@ class _Tls(http.client.HTTPSConnection):
 
     def __init__(self, replica: Replica, seconds: float) -> None:
         super().__init__(replica.address.host, replica.address.port, timeout=seconds)
+        self.held: socket.socket | None = None
         self._at: str = replica.ip or replica.address.host
         self._trusted: ssl.SSLContext = ssl.create_default_context()
 
     def connect(self) -> None:
-        self.sock = socket.create_connection((self._at, self.port), self.timeout)
-        self.sock = self._trusted.wrap_socket(self.sock, server_hostname=self.host)
+        self.held = socket.create_connection((self._at, self.port), self.timeout)
+        secure = self._trusted.wrap_socket(
+            self.held, server_hostname=self.host, do_handshake_on_connect=False
+        )
+        self.sock = self.held = secure
+        secure.do_handshake()

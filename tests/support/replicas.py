@@ -62,8 +62,8 @@ class ReplicaServer:
     """One replica.
 
     Attributes:
-        answers: By path, the answer: data for JSON, bytes, an HTTP status, or a mode of
-            ``send_strangely``. A path that is not in it is 404.
+        answers: By path, the answer: data for JSON, bytes, an HTTP status, a mode of ``send_strangely``,
+            or ``raw``: bytes that are no HTTP. A path that is not in it is 404.
         says: The text that a completion of a model with a prompt has.
         key: The key that every request must have.
         redirect: Where every request is redirected to.
@@ -130,6 +130,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if replica.key is not None and self.headers["Authorization"] != f"Bearer {replica.key}":
             answer = 401
+        if answer == "raw":
+            self.wfile.write(b"\x00\x01 hello\r\n\r\n")
+            self.close_connection = True
+            return
         if isinstance(answer, str):
             send_strangely(self, answer, b'{"schema": ' * 50, {}, replica.stopping)
             return

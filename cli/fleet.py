@@ -92,7 +92,7 @@ def fleet_status(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare what each replica serves with what the lock pins, by content.
+    """Compare what each replica serves with the lock, by content.
 
     Asks all replicas at once for their status (/v1/adapterdock/status), or if they have none, for
     the paths in /v1/models, which contain digests where adapterdock made them. Changes nothing:
@@ -242,7 +242,7 @@ def _what(row: ReplicaRow, probed: bool) -> str:
 
 def _summary(rows: Sequence[ReplicaRow]) -> str:
     same = sum(row.state == "same" for row in rows)
-    verb = "serves" if same == 1 else "serve"
+    verb = "serves" if 1 in (same, len(rows)) else "serve"
     return f"{same} of {counted(len(rows), 'replica')} {verb} what the lock pins"
 
 

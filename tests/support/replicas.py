@@ -62,8 +62,8 @@ class ReplicaServer:
     """One replica.
 
     Attributes:
-        answers: By path, the answer: data for JSON, bytes, an HTTP status, a mode of ``send_strangely``,
-            or ``raw``: bytes that are no HTTP. A path that is not in it is 404.
+        answers: By path, the answer: data for JSON, bytes, an HTTP status, a mode of
+            ``send_strangely``, or ``raw``: bytes that are no HTTP. Other paths are 404.
         says: The text that a completion of a model with a prompt has.
         key: The key that every request must have.
         redirect: Where every request is redirected to.

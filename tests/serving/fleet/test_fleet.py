@@ -1,4 +1,4 @@
-"""Replicas that are well, and replicas that lie, are slow, are down or are behind: each is a row."""
+"""Replicas that are well, that lie, are slow, are down or are behind: each is a row."""
 
 from __future__ import annotations
 

@@ -5,6 +5,24 @@ from __future__ import annotations
 from .code import Code
 from .finding import Severity
 
+# targets
+BAD_TARGET = Code("AD943", "target-invalid")
+TARGET_NEWER = Code("AD944", "target-newer", Severity.WARNING)
+TARGET_CANNOT_SERVE = Code("AD945", "target-cannot-serve")
+TARGET_RANK = Code("AD946", "target-rank-too-large")
+TARGET_CANNOT_COMBINE = Code("AD947", "target-cannot-combine")
+TARGET_UNCHECKED = Code("AD948", "target-unchecked", Severity.UNCHECKED)
+TARGET_DIFFERS = Code("AD949", "target-differs", Severity.WARNING)
+
+NOT_SERVED = Code("AD950", "not-served")
+MANIFEST_MISSING = Code("AD951", "manifest-missing")
+MANIFEST_NOT_ALONE = Code("AD952", "manifest-not-alone")
+NOT_JOINED = Code("AD953", "composition-not-joined")
+ENGINE_REFUSED = Code("AD954", "engine-refused")
+NO_FILES = Code("AD955", "adapter-without-files")
+BAD_FOLLOW = Code("AD956", "bad-follow")
+LOOK_BROKE_OFF = Code("AD957", "look-broke-off")
+
 REPLICA_DIFFERS = Code("AD977", "replica-differs")
 REPLICA_UNKNOWN = Code("AD978", "replica-unknown", Severity.UNCHECKED)
 ADAPTER_WITHOUT_EFFECT = Code("AD979", "adapter-without-effect")

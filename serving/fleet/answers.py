@@ -32,7 +32,7 @@ class StatusAnswer:
     """Of our own status route.
 
     Args:
-        engine: Name and version.
+        engine: Name and version; empty where no target is named.
         state: ``starting``, ``serving`` or ``behind``.
         base: The source of the base.
         fingerprint: Of the base: levels and their digests, or one text.
@@ -88,7 +88,7 @@ class _Part(BaseModel):
 
 
 class _Engine(_Part):
-    name: str
+    name: str | None = None
     version: str | None = None
 
 
@@ -147,7 +147,7 @@ def read_status(raw: bytes, hide: Hide = str) -> StatusAnswer:
     status = _conforming(_Status, data, "its status", hide)
     fingerprint = status.base.fingerprint
     return StatusAnswer(
-        engine=_short(f"{status.engine.name} {status.engine.version or ''}".rstrip(), hide),
+        engine=_short(f"{status.engine.name or ''} {status.engine.version or ''}".strip(), hide),
         state=_short(status.state, hide),
         adapters={hide(name): one.digest for name, one in status.adapters.items()},
         wanted={hide(name): digest for name, digest in status.wanted.items()},

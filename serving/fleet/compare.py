@@ -11,6 +11,7 @@ from ...manifests.findings import serving as codes
 from ...manifests.findings.finding import Finding, Where
 from ...manifests.lockfile import Lock
 from ...registry.files.wording import shown, some
+from ..copies.joined import joined_digest
 from .answers import STATUS_PATH, Asked, ModelsAnswer, NoAnswer, StatusAnswer
 
 AdapterState = Literal["same", "differs", "missing", "extra", "unknown"]
@@ -131,6 +132,8 @@ def _by_status(lock: Lock, name: str, answer: StatusAnswer) -> ReplicaRow:
 
 def _by_models(lock: Lock, name: str, answer: ModelsAnswer) -> ReplicaRow:
     wanted = wanted_of(lock)
+    recipes = {key: one.digest for key, one in lock.compositions.items()}
+    joined = {key: joined_digest(recipe) for key, recipe in recipes.items() if recipe is not None}
     rows: list[AdapterRow] = []
     for key in sorted({*wanted, *answer.roots}):
         locked = wanted.get(key)
@@ -144,7 +147,7 @@ def _by_models(lock: Lock, name: str, answer: ModelsAnswer) -> ReplicaRow:
         digests = [f"sha256:{found}" for found in _HEX.findall(answer.roots[key] or "")]
         if locked is None or not digests:
             rows.append(AdapterRow(key, "unknown", locked))
-        elif locked in digests:
+        elif locked in digests or (key in joined and joined[key] in digests):
             rows.append(AdapterRow(key, "same", locked, locked))
         else:
             rows.append(AdapterRow(key, "differs", locked, digests[-1]))

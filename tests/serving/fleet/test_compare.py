@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from adapterdock.manifests.language.schema import Fingerprint
 from adapterdock.manifests.lockfile import Lock, LockedAdapter, LockedBase, LockedComposition
+from adapterdock.serving.copies.joined import joined_digest
 from adapterdock.serving.fleet.address import Replica, parse_address
 from adapterdock.serving.fleet.answers import Asked, ModelsAnswer, NoAnswer, StatusAnswer
 from adapterdock.serving.fleet.compare import ReplicaRow, compare, exit_status
@@ -158,6 +159,11 @@ def test_paths_with_digests_are_compared_where_there_is_no_status() -> None:
     assert (more.state, states(more)["more"]) == ("differs", "extra")
     none = row(ModelsAnswer({"base": "/models/base"}, frozenset({"base"})))
     assert (none.state, none.same, none.expected) == ("differs", 0, 3)
+
+
+def test_a_joined_composition_has_the_digest_of_its_recipe_or_of_its_folder() -> None:
+    assert row(models(both=f"/adapters/{joined_digest(digest('3'))[7:]}")).state == "same"
+    assert row(models(both=f"/adapters/{joined_digest(digest('4'))[7:]}")).state == "differs"
 
 
 @pytest.mark.parametrize("root", ["/adapters/tone", None, "", "2" * 65, f"x{'2' * 64}", "2" * 63])

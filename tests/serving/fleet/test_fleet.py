@@ -16,6 +16,7 @@ from adapterdock.serving.fleet.address import parse_address
 from adapterdock.serving.fleet.asking import Line
 from adapterdock.serving.fleet.compare import ReplicaRow
 from adapterdock.serving.fleet.fleet import Round, ask_fleet, probe_fleet, wait_for_fleet
+from adapterdock.serving.served.served import Served
 from support.project import Project
 from support.replicas import ReplicaServer, certificate, models_of, status_of
 
@@ -297,3 +298,25 @@ def test_a_probe_that_fails_is_unchecked(lock: Lock, replica: Make) -> None:
     server.answers["/v1/models"] = models_of({})
     server.answers["/v1/models"]["data"] = []
     assert "no base to compare with" in probed(lock, server).findings[0].message
+
+
+def test_what_a_follower_says_of_itself_is_understood(
+    project: Project, lock: Lock, replica: Make
+) -> None:
+    """Its status, and the paths that an engine lists, of both adapters and their sum."""
+    with Served(project.manifest) as served:
+        served.start()
+        by_status, by_paths = replica(), replica()
+        by_status.answers["/v1/adapterdock/status"] = served.status()
+        by_paths.answers["/v1/models"] = models_of({})
+        cards = [{"id": n, "root": str(a.path), "parent": "b"} for n, a in served.current().items()]
+        by_paths.answers["/v1/models"]["data"] += cards
+        rows = asked(lock, by_status.url, by_paths.url).rows
+        assert [(row.state, row.same) for row in rows] == [("same", 3), ("same", 3)]
+        project.adapter("tone", seed=9)
+        changed = adapterdock.lock(project.manifest, upgrade=["tone"])
+        old = asked(changed, by_status.url, by_paths.url).rows
+        assert [(row.state, row.same) for row in old] == [("differs", 1), ("differs", 1)]
+        served.look()
+        by_status.answers["/v1/adapterdock/status"] = served.status()
+        assert one_row(changed, by_status.url).state == "same"

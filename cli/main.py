@@ -18,6 +18,7 @@ from . import (
     diff,
     explain,
     fingerprint,
+    fleet,
     history,
     init,
     inspect,
@@ -82,6 +83,7 @@ Environment:
   ADAPTERDOCK_CACHE   folder for downloaded files (default: ~/.cache/adapterdock)
   ADAPTERDOCK_CONFIG  the file with your registries (default: ~/.config/adapterdock/config.toml)
   ADAPTERDOCK_POLICY  a policy file that applies to every manifest
+  ADAPTERDOCK_FLEET_KEY      key that `fleet status` sends to replicas
   ADAPTERDOCK_DEBUG   1: show tracebacks of errors, as --debug does
   ADAPTERDOCK_MIN_RATE       least bytes per second of a transfer (1024; 0: any)
   ADAPTERDOCK_STALL_SECONDS  seconds over which that rate is measured (30)
@@ -157,6 +159,7 @@ for name, command in (
 app.add_typer(registry.app, name="registry")
 app.add_typer(cache.app, name="cache")
 app.add_typer(key.app, name="key")
+app.add_typer(fleet.app, name="fleet")
 
 
 def main() -> Any:

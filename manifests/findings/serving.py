@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from .code import Code
-from .finding import Severity
+from .code import Code, Severity
 
 BAD_TARGET = Code("AD943", "target-invalid")
 TARGET_NEWER = Code("AD944", "target-newer", Severity.WARNING)
@@ -27,3 +26,7 @@ SERVED_BASE_UNCHECKED = Code("AD963", "served-base-unchecked", Severity.UNCHECKE
 NAME_TAKEN = Code("AD964", "served-name-taken")
 ENGINE_ID_TAKEN = Code("AD965", "engine-id-taken")
 NOT_STARTED = Code("AD966", "serving-not-started")
+REPLICA_DIFFERS = Code("AD977", "replica-differs")
+REPLICA_UNKNOWN = Code("AD978", "replica-unknown", Severity.UNCHECKED)
+ADAPTER_WITHOUT_EFFECT = Code("AD979", "adapter-without-effect")
+FLEET_ARGUMENT = Code("AD980", "fleet-argument")

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..manifests.findings import registry as codes
 from ..manifests.findings.errors import FitError, StoreError, UsageError
-from ..manifests.findings.finding import Finding, Where
+from ..manifests.findings.finding import Where
 from ..manifests.language.frozen import FrozenDict
 from ..manifests.language.names import is_name
 from ..manifests.language.source import Source, SourceSyntaxError
@@ -23,7 +23,7 @@ from .catalogue.make_entry import Said, describe_base, make_entry, published_fil
 from .catalogue.publish import Published, check_publish, publish_entry
 from .catalogue.reference import Reference, parse_reference, version_of
 from .catalogue.said import said_of
-from .catalogue.values import Looked, changes_nothing, look
+from .catalogue.values import Looked, check_values, look
 from .checks.recorded_base import recorded_name
 from .files.disk import fault
 from .files.facts import FileFact
@@ -184,7 +184,7 @@ def check_candidate(
     available = opened.folder.files()
     chosen = published_files(opened.facts, available)
     fetched, looked = _read(opened, chosen, session, where)
-    wrong = check_values(opened, looked, where)
+    wrong = check_values(opened.facts, opened.plan, looked, where)
     if wrong:
         raise FitError(*wrong)
     facts = [one.fact for one in fetched.values()]
@@ -231,28 +231,6 @@ def _read(
     except OSError as error:
         raise StoreError(fault(error, Path(str(folder.source)), where)) from error
     return fetched, looked[0]
-
-
-def check_values(opened: Opened, looked: Looked, where: Where) -> list[Finding]:
-    """Findings where values are not finite, or change nothing."""
-    assert opened.facts is not None and opened.plan is not None
-    if looked.special:
-        count = len(looked.special)
-        return [
-            codes.BAD_WEIGHTS.finding(
-                f"{count} {'tensor has' if count == 1 else 'tensors have'} NaN or infinite values",
-                where,
-                found=", ".join(looked.special[:3]),
-                expected="finite values",
-            )
-        ]
-    if changes_nothing(opened.facts, opened.plan, looked):
-        return [
-            codes.BAD_WEIGHTS.finding(
-                "This adapter changes nothing: its factors are zero", where, found="zeros"
-            )
-        ]
-    return []
 
 
 def _names(resolution: Resolution) -> list[str]:

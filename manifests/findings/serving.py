@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 from .code import Code
+from .finding import Severity
 
+# targets
+BAD_TARGET = Code("AD943", "target-invalid")
+TARGET_NEWER = Code("AD944", "target-newer", Severity.WARNING)
+TARGET_CANNOT_SERVE = Code("AD945", "target-cannot-serve")
+TARGET_RANK = Code("AD946", "target-rank-too-large")
+TARGET_CANNOT_COMBINE = Code("AD947", "target-cannot-combine")
+TARGET_UNCHECKED = Code("AD948", "target-unchecked", Severity.UNCHECKED)
+TARGET_DIFFERS = Code("AD949", "target-differs", Severity.WARNING)
+
+NOT_SERVED = Code("AD950", "not-served")
+MANIFEST_MISSING = Code("AD951", "manifest-missing")
+MANIFEST_NOT_ALONE = Code("AD952", "manifest-not-alone")
+NOT_JOINED = Code("AD953", "composition-not-joined")
+ENGINE_REFUSED = Code("AD954", "engine-refused")
+NO_FILES = Code("AD955", "adapter-without-files")
+BAD_FOLLOW = Code("AD956", "bad-follow")
+LOOK_BROKE_OFF = Code("AD957", "look-broke-off")
+
+# export
 EXPORT_OCCUPIED = Code("AD981", "export-occupied")
 EXPORT_RECORD = Code("AD982", "export-record-invalid")
 FORMAT_LACKS = Code("AD983", "export-format-lacks")
 FORMAT_UNPROVED = Code("AD984", "export-format-unproved")
 EXPORT_NEEDS = Code("AD985", "export-needs-package")
 EXPORT_UNWRITTEN = Code("AD986", "export-not-written")
-EXPORT_NO_FILES = Code("AD987", "export-without-files")
+EXPORT_BUSY = Code("AD987", "export-busy")
 EXPORT_COMPOSITION = Code("AD988", "export-composition")

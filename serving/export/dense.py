@@ -12,14 +12,9 @@ from pathlib import Path
 
 from ...manifests.findings import serving as codes
 from ...manifests.findings.finding import Finding, Where
-from ...registry.checks.check_adapter import plan_on
 from ...registry.deltas import Deltas, LowRank
-from ...registry.files.adapter import read_adapter
 from ...registry.files.arrays import READABLE
 from ...registry.files.facts import AdapterFacts, AdapterPlan, Layout, ModuleKind, SitePlan
-from ...registry.files.header import read_local_header
-from ...registry.files.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from ...registry.methods.config_file import parse_adapter_config
 from ...registry.methods.lora_variants import ACTIVATED, BLOCKS
 
 _SHOWN = 3
@@ -80,20 +75,18 @@ def dense_lora(
         where: The adapter's place in the manifest.
     """
     reasons = {
-        **{module: "the module is replaced (modules_to_save)" for module in plan.saved},
-        **{module: "a replaced embedding (save_embedding_layers)" for module in plan.embeddings},
-        **{module: f"{plan.tuned_by} replaces the module" for module in plan.tuned},
-        **{module: "a trained bias of the base" for module in plan.biases},
+        **dict.fromkeys(plan.saved, "the module is replaced (modules_to_save)"),
+        **dict.fromkeys(plan.embeddings, "a replaced embedding (save_embedding_layers)"),
+        **dict.fromkeys(plan.tuned, f"{plan.tuned_by} replaces the module"),
+        **dict.fromkeys(plan.biases, "a trained bias of the base"),
     }
     if plan.prompt is not None:
         reasons["(the model)"] = f"{plan.prompt.method} adds virtual tokens"
     if plan.peft is not None:
-        reasons |= {module: plan.peft.method for module in plan.peft.authors}
+        reasons |= dict.fromkeys(plan.peft.authors, plan.peft.method)
     deltas = Deltas.of(facts, plan, places)
     tied = frozenset(
-        parameter.rpartition(".")[0]
-        for pair in layout.tied.items()
-        for parameter in pair
+        parameter.rpartition(".")[0] for pair in layout.tied.items() for parameter in pair
     )
     for site in plan.sites:
         why = _unwritable(site, facts, layout, tied) or deltas.left_out.get(site.module)
@@ -151,32 +144,3 @@ def _refused(name: str, reasons: Mapping[str, str], form: str, where: Where) -> 
         found=f"{found}; {more} more reasons" if more > 0 else found,
         expected="lora_A and lora_B of linear layers, and nothing else",
     )
-
-
-def read_dense(
-    name: str, folder: Path, layout: Layout, form: str, where: Where
-) -> tuple[DenseLora | None, list[Finding]]:
-    """:func:`dense_lora` of the adapter in a folder that PEFT's names are in, unsharded.
-
-    Raises:
-        OSError: The folder cannot be read.
-        FitError, SourceError: Its files are invalid.
-    """
-    config = parse_adapter_config((folder / ADAPTER_CONFIG).read_bytes(), where)
-    headers = {ADAPTER_WEIGHTS: read_local_header(folder / ADAPTER_WEIGHTS)}
-    reading = read_adapter(config, headers, where)
-    facts = AdapterFacts(
-        name,
-        None,
-        reading.config,
-        reading.header,
-        origin=reading.origin,
-        headers=headers,
-        parts=reading.parts,
-    )
-    plan = plan_on(facts, layout)
-    if plan is None:
-        found = facts.peft_type or "no peft_type"
-        return None, [_refused(name, {"adapter_config.json": f"{found} is not LoRA"}, form, where)]
-    places = {path: folder / path for path in headers}
-    return dense_lora(name, facts, plan, places, layout, form, where)

@@ -160,7 +160,7 @@ class OutFolder:
 
     def _is_there(self, row: Exported) -> bool:
         """Whether exactly this adapter is in place."""
-        if _files_in(self._out, row.entry) != row.files.keys():
+        if _files_in(self._out, row.entry) != set(row.files):
             return False
         with suppress(OSError):
             return all(

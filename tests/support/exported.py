@@ -9,8 +9,11 @@ from typing import Any
 import torch
 from adapterdock.manifests.findings.finding import Finding, Where
 from adapterdock.registry.base.architectures import layout_of
+from adapterdock.registry.checks.check_adapter import plan_on
 from adapterdock.registry.files.facts import Layout, TensorInfo
-from adapterdock.serving.export.dense import DenseLora, read_dense
+from adapterdock.registry.read_facts import gather_adapter
+from adapterdock.serving.export.dense import DenseLora, dense_lora
+from adapterdock.serving.served.prepare import folder_at
 
 from .peft_adapters import peft_loads
 
@@ -28,6 +31,14 @@ _SIZES: dict[str, Any] = {
     "pad_token_id": 0,
 }
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+PROMPTS = [[1, 5, 9, 3, 44, 60, 7, 8, 30][:length] for length in range(1, 10)]
+CONFIGS: Mapping[str, dict[str, Any]] = {
+    "plain": {},
+    "rslora": {"use_rslora": True, "r": 9},
+    "alpha_pattern": {"alpha_pattern": {"q_proj": 32, "layers.0.mlp.down_proj": 1}},
+    "rank_pattern": {"rank_pattern": {"k_proj": 2, "up_proj": 7}},
+}
+"""Ways in which one scale for a whole file would be wrong."""
 
 
 def base_to_export(architecture: str, **config: Any) -> Any:
@@ -47,7 +58,7 @@ def base_to_export(architecture: str, **config: Any) -> Any:
 
 def layout_to_export(model: Any) -> Layout:
     """The model's modules, as the registry knows them from a checkpoint."""
-    kept = {k: v for k, v in model.state_dict().items()}
+    kept = dict(model.state_dict())
     if model.config.tie_word_embeddings:
         kept.pop("lm_head.weight")
     tensors = {name: TensorInfo("F32", tuple(value.shape)) for name, value in kept.items()}
@@ -56,16 +67,27 @@ def layout_to_export(model: Any) -> Layout:
     return layout
 
 
+def read_dense(
+    folder: Path, layout: Layout, form: str = "GGUF"
+) -> tuple[DenseLora | None, list[Finding]]:
+    """The adapter in a folder, or why it cannot be exported."""
+    facts = gather_adapter("it", folder_at(folder), Where())
+    plan = plan_on(facts, layout)
+    assert plan is not None
+    places = {path: folder / path for path in facts.headers}
+    return dense_lora("it", facts, plan, places, layout, form, Where())
+
+
 def dense_of(model: Any, folder: Path, form: str = "GGUF") -> DenseLora:
     """The adapter in a folder, which can be exported."""
-    lora, findings = read_dense("it", folder, layout_to_export(model), form, Where())
+    lora, findings = read_dense(folder, layout_to_export(model), form)
     assert lora is not None, findings
     return lora
 
 
 def refused(model: Any, folder: Path, form: str = "GGUF") -> Finding:
     """Why the adapter in a folder cannot be exported."""
-    lora, findings = read_dense("it", folder, layout_to_export(model), form, Where())
+    lora, findings = read_dense(folder, layout_to_export(model), form)
     assert lora is None
     (finding,) = findings
     return finding
@@ -105,3 +127,10 @@ def in_pairs(delta: torch.Tensor, heads: int) -> torch.Tensor:
         for half in (0, 1)
     ]
     return delta[order]
+
+
+@torch.no_grad()
+def expected(model: Any) -> torch.Tensor:
+    """What transformers answers after each prompt."""
+    logits = [model(input_ids=torch.tensor([prompt])).logits[0, -1] for prompt in PROMPTS]
+    return torch.stack(logits).float().log_softmax(-1)

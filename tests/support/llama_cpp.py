@@ -14,6 +14,7 @@ import torch
 _RUN = """
 import json, sys
 import xllamacpp
+from xllamacpp.xllamacpp import llama_flash_attn_type
 
 asked = json.loads(sys.stdin.read())
 params = xllamacpp.CommonParams()
@@ -21,7 +22,7 @@ params.model.path = asked["model"]
 params.n_ctx, params.n_parallel, params.warmup, params.cache_prompt = 512, 1, False, False
 params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
 params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
-params.flash_attn_type = xllamacpp.xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED if hasattr(xllamacpp.xllamacpp, "llama_flash_attn_type") else params.flash_attn_type
+params.flash_attn_type = llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
 adapters = []
 for path in asked["adapters"]:
     info = xllamacpp.CommonAdapterLoraInfo()

@@ -10,6 +10,7 @@ from adapterdock.manifests.findings.finding import Where
 from adapterdock.serving.export.architectures import ARCHITECTURES
 from adapterdock.serving.export.gguf_file import unnamed, write_gguf
 from support.exported import (
+    CONFIGS,
     LINEAR,
     base_to_export,
     dense_of,
@@ -22,9 +23,15 @@ from support.exported import (
 from support.near import close, differs
 from support.peft_adapters import peft_saves
 
-NAMES = dict(
-    zip(LINEAR, ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"))
-)
+NAMES = {
+    "q_proj": "attn_q",
+    "k_proj": "attn_k",
+    "v_proj": "attn_v",
+    "o_proj": "attn_output",
+    "gate_proj": "ffn_gate",
+    "up_proj": "ffn_up",
+    "down_proj": "ffn_down",
+}
 LLAMA = ARCHITECTURES["LlamaForCausalLM"]
 
 
@@ -37,16 +44,7 @@ def written(model: Any, folder: Path, out: Path) -> Path:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize(
-    "config",
-    [
-        {},
-        {"use_rslora": True, "r": 9},
-        {"alpha_pattern": {"q_proj": 32, "layers.0.mlp.down_proj": 1}},
-        {"rank_pattern": {"k_proj": 2, "up_proj": 7}},
-    ],
-    ids=["plain", "rslora", "alpha_pattern", "rank_pattern"],
-)
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_a_file_without_a_scale_holds_the_change_that_peft_computes(
     architecture: str, config: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -41,7 +41,9 @@ class Pooling(str, Enum):
 
 def serve(
     manifest: ManifestArgument = DEFAULT_MANIFEST,
-    host: Annotated[str, typer.Option(metavar="HOST", help="Listen on this address.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(metavar="HOST", help="Listen on this address.")
+    ] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(metavar="PORT", min=0, max=65535, help="Listen on this port; 0: any.")
     ] = 8000,
@@ -101,7 +103,9 @@ def serve(
     ] = 30.0,
     pooling: Annotated[
         Pooling | None,
-        typer.Option(help="How embeddings are made (default: as the base needs).", show_default=False),
+        typer.Option(
+            help="How embeddings are made (default: as the base needs).", show_default=False
+        ),
     ] = None,
     drain: Annotated[
         float,

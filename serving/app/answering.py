@@ -169,5 +169,3 @@ def answered(rows: Sequence[Row]) -> int:
 def usage_for(admitted: Admitted) -> dict[str, int]:
     """The usage of a request that generates."""
     return usage_of(admitted.prompt_tokens, answered(admitted.rows))
-
-

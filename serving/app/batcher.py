@@ -98,6 +98,8 @@ class Batcher:
             rows = self._next()
             if rows is None:
                 return
+            if not rows:  # all of them were cancelled
+                continue
             self._running = len(rows)
             try:
                 self._ran(rows)

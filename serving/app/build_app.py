@@ -165,7 +165,9 @@ async def stop(app: FastAPI, seconds: float) -> bool:
     done = await drain.finished(seconds)
     ran = await asyncio.to_thread(batcher.close, max(until - loop.time(), 0.1))
     if not (done and ran):
-        log.warning("The server stopped after %g seconds, before every answer was complete", seconds)
+        log.warning(
+            "The server stopped after %g seconds, before every answer was complete", seconds
+        )
     return done and ran
 
 

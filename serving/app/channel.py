@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
 from .rows import Piece, Row
 
@@ -17,10 +18,8 @@ class Channel:
 
     def hear(self, row: int, piece: Piece) -> None:
         """Pass a piece on. Called in the thread of the model; a loop that is gone hears nothing."""
-        try:
+        with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._queues[row].put_nowait, piece)
-        except RuntimeError:
-            pass
 
     async def next(self, row: int) -> Piece:
         """The next piece of a row. Raises its :class:`RequestError`."""

@@ -53,7 +53,9 @@ class Engine:
         # that is no padding, by the token.
         decoder_head = self.tasks.classify and not hasattr(base.config, "type_vocab_size")
         self._equal_lengths = bool(getattr(base, "_is_stateful", False)) or (
-            decoder_head and takes == "input_ids" and getattr(base.config, "pad_token_id", 0) is None
+            decoder_head
+            and takes == "input_ids"
+            and getattr(base.config, "pad_token_id", 0) is None
         )
         self._apart: set[Kind] = set()
 
@@ -127,7 +129,7 @@ class Engine:
         return self._ends
 
     def _generate(self, rows: Sequence[GenerationRow]) -> None:
-        inputs = padded(
+        inputs: Any = padded(
             [row.ids for row in rows], self._pad, self.model.device, left=not self._seq2seq
         )
         self.model.generate(

@@ -28,7 +28,10 @@ class Metrics:
             registry=self.registry,
         )
         self.rows = Counter(
-            "adapterdock_rows", "Rows that ended", ["adapter", "kind", "end"], registry=self.registry
+            "adapterdock_rows",
+            "Rows that ended",
+            ["adapter", "kind", "end"],
+            registry=self.registry,
         )
         self.tokens = Counter(
             "adapterdock_tokens", "Tokens", ["adapter", "of"], registry=self.registry

@@ -108,7 +108,13 @@ class Prompts:
             image = image.convert("RGB")
         except RequestError:
             raise
-        except (binascii.Error, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+        except (
+            binascii.Error,
+            OSError,
+            ValueError,
+            SyntaxError,
+            Image.DecompressionBombError,
+        ) as e:
             raise invalid("Cannot read the image", param, found=type(e).__name__) from e
         assert self._processor is not None
         with self._lock:

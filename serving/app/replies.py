@@ -120,9 +120,7 @@ def classes(
         best = max(range(len(probs)), key=probs.__getitem__)
         names = labels if len(labels) == len(probs) else {}
         label = names.get(best, f"LABEL_{best}")
-        data.append(
-            {"index": at, "label": label, "probs": list(probs), "num_classes": len(probs)}
-        )
+        data.append({"index": at, "label": label, "probs": list(probs), "num_classes": len(probs)})
     return {
         "id": f"classify-{uuid.uuid4().hex}",
         "object": "list",

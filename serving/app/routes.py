@@ -95,9 +95,7 @@ class Service:
             for name, one in lock.adapters.items()
             if one.files
         }
-        return status_of(
-            self.follower.standing, deployment.file, lock, sizes, ready=self.ready
-        )
+        return status_of(self.follower.standing, deployment.file, lock, sizes, ready=self.ready)
 
     def _deployment(self) -> Deployment:
         deployment = self.engine.host.deployment
@@ -148,9 +146,7 @@ def routes(service: Service) -> APIRouter:
         if found is None:
             return gone()
         vectors, tokens = found
-        return JSONResponse(
-            classes(body.model, vectors, service.engine.tasks.labels or {}, tokens)
-        )
+        return JSONResponse(classes(body.model, vectors, service.engine.tasks.labels or {}, tokens))
 
     @router.get(MODELS, response_model=None)
     async def listed(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]

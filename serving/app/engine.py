@@ -92,8 +92,10 @@ class Engine:
 
     def key(self, kind: Kind, adapter: str, length: int) -> Hashable:
         """Rows with equal keys may run in one batch."""
-        alone = adapter if kind in self._apart or self._has_tokens(adapter) else None
-        return (kind, alone, length if self._equal_lengths else None)
+        # padding between virtual tokens and a prompt would change the answer
+        virtual = self._has_tokens(adapter)
+        alone = adapter if virtual or kind in self._apart else None
+        return (kind, alone, length if virtual or self._equal_lengths else None)
 
     def fits(self, adapters: Collection[str]) -> bool:
         """Whether the residency budget has room for all of these at once."""

@@ -183,6 +183,8 @@ async def _not_valid(request: Request, error: Exception) -> Response:
 
 async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, RequestError):  # FastAPI wraps what the gate raised in a body
+        return await _refused(request, error.__cause__)
     finding = codes.REQUEST_INVALID.finding(
         f"{error.detail}: {request.method} {request.url.path[:200]}",
         hint="Use a route of OpenAI's API, such as POST /v1/chat/completions.",

@@ -35,8 +35,8 @@ class Caller:
 
     @property
     def restricted(self) -> bool:
-        """Whether some policy says which adapters it may use."""
-        return bool(self.lists)
+        """Whether there may be adapters that it may not use."""
+        return any("*" not in globs for globs in self.lists)
 
     def may_use(self, adapter: str) -> bool:
         """Whether every policy allows the adapter."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .code import Code, Severity
+from .code import Code
+from .finding import Severity
 
 BAD_TARGET = Code("AD943", "target-invalid")
 TARGET_NEWER = Code("AD944", "target-newer", Severity.WARNING)

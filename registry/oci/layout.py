@@ -59,7 +59,7 @@ def write_layout(
     """Write these artifacts, by their reference names, into a new tar file.
 
     Equal artifacts give equal bytes. A file that has the name already is replaced, once all is
-    written. A folder that is missing is made.
+    written.
 
     Args:
         path: Where; the file appears only when it is complete.
@@ -83,8 +83,6 @@ def write_layout(
             if one.digest not in artifact.contents:
                 raise wrong_content(store_codes.OBJECT_MISSING, one, "is missing", None, None)
             contents[one.digest] = (one, artifact.contents[one.digest])
-    with guarded(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
     for left in left_beside(path, ""):  # of a process that was killed
         remove(left)
     new = made_beside(path, "")

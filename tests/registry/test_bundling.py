@@ -307,14 +307,6 @@ def test_a_bundle_replaces_no_file_of_its_set_up(local: Project, name: str) -> N
     assert (local.folder / name).read_bytes() == before
 
 
-def test_a_bundle_makes_the_folder_it_is_written_into(local: Project, tmp_path: Path) -> None:
-    out = tmp_path / "new" / "folder" / "out.tar"
-    bundle(local.manifest, out, dry_run=True)
-    assert not out.parent.exists()
-    bundle(local.manifest, out)
-    assert [path.name for path in out.parent.iterdir()] == ["out.tar"]
-
-
 def test_a_bundle_replaces_only_an_archive(local: Project, tmp_path: Path) -> None:
     out = tmp_path / "out.tar"
     out.write_text("my notes")

@@ -15,6 +15,7 @@ from .registries import (
     RegistriesOption,
     RegistryOption,
     WhyOption,
+    never_existed,
     opened,
     who,
 )
@@ -107,11 +108,14 @@ def demote(
       adapterdock demote team/refunds staging --why 'not used any more'
     """
     from ..registry.catalogue.promote import demote as demote_alias
+    from ..registry.catalogue.reference import name_of
 
     catalogue, reference = opened(name, registry, manifest)
-    done = demote_alias(catalogue, reference.name, alias, by=who(by), why=why, dry_run=dry_run)
+    done = demote_alias(catalogue, name_of(reference), alias, by=who(by), why=why, dry_run=dry_run)
     what = f"{reference.name}@{alias}"
     if done is None:
+        if not catalogue.listing(reference.name).alias_numbers(alias):
+            raise never_existed(catalogue, reference.name, alias)
         say(f"{what} selects nothing already; nothing was written")
         return
     verb = "would select" if dry_run else "selects"

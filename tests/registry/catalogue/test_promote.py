@@ -70,6 +70,7 @@ def test_an_alias_that_was_demoted_selects_nothing(team: Catalogue) -> None:
     with pytest.raises(SourceError) as caught:
         resolve(team, "prod")
     assert caught.value.code == "AD861"
+    assert "selects nothing" in caught.value.findings[0].message
     assert len(history(team, "refunds", "prod")) == 2
     promote(team, "refunds", "1.0.0", "prod")
     assert resolve(team, "prod").entry.version == "1.0.0"

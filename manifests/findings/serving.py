@@ -27,3 +27,4 @@ SERVED_BASE_UNCHECKED = Code("AD963", "served-base-unchecked", Severity.UNCHECKE
 NAME_TAKEN = Code("AD964", "served-name-taken")
 ENGINE_ID_TAKEN = Code("AD965", "engine-id-taken")
 NOT_STARTED = Code("AD966", "serving-not-started")
+BASE_MIXED = Code("AD967", "base-mixed-on-cpu", Severity.WARNING)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from .served_base import base_findings, unread_base
 from .settings import RUNTIME_UPDATING, Settings
 from .start import engine_findings, loader_findings, setting_findings
 
+log = logging.getLogger("adapterdock")
+
 
 @dataclass(frozen=True)
 class Running:
@@ -33,6 +36,7 @@ class Running:
     load_format: str | None
     max_rank: int | None
     max_loras: int | None
+    on_cpu: bool = False
 
     @classmethod
     def of(cls, config: Any) -> Running:
@@ -45,6 +49,7 @@ class Running:
             None if load_format is None else str(getattr(load_format, "value", load_format)),
             None if lora is None else int(lora.max_lora_rank),
             None if lora is None else int(lora.max_loras),
+            str(config.device_config.device_type) == "cpu",
         )
 
 
@@ -71,6 +76,9 @@ async def launch(
     wrong = list(_setup_findings(settings, running, models))
     if wrong:
         raise UsageError(*wrong)
+    if running.on_cpu:
+        message = "Requests for the base may be answered with an adapter's weights on a CPU"
+        log.warning("%s", codes.BASE_MIXED.finding(message))
     loop = asyncio.get_running_loop()
     adapters = EngineAdapters(loop, engine, models, lazy=settings.lazy, make=make)
     served = await asyncio.to_thread(_start, settings, running, adapters)

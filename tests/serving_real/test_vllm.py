@@ -193,7 +193,7 @@ def test_a_sum_is_served_as_one_adapter(server: VllmServer) -> None:
 
 
 def test_mixed_requests_get_the_text_of_their_own_adapter(server: VllmServer) -> None:
-    names = ["base", "pirate", "salesman", "privateer"] * 4
+    names = ["pirate", "salesman", "privateer"] * 6  # not the base: see AD967
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda name: says(server, name), names))
 

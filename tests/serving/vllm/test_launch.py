@@ -200,3 +200,15 @@ def test_the_loop_answers_while_the_manifest_is_read(
         assert beats > 5
 
     run(scenario)
+
+
+@pytest.mark.parametrize(("device", "warned"), [("cpu", True), ("cuda", False)])
+def test_a_server_on_a_cpu_says_what_it_gets_wrong(
+    locked: Project, caplog: pytest.LogCaptureFixture, device: str, warned: bool
+) -> None:
+    async def scenario() -> None:
+        with await Launched(locked, device=device)():
+            pass
+
+    run(scenario)
+    assert ("AD967" in caplog.text) is warned

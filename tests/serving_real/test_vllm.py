@@ -305,7 +305,7 @@ def test_sources_that_vanish_and_a_cleaned_cache_change_no_answer(
     weights.write_bytes(good)
 
 
-# -- killed, and started again as two API servers ---------------------------------------------------
+# -- killed, and started again as two API servers --------------------------------------------------
 
 
 def test_after_a_kill_two_api_servers_serve_what_was_served(
@@ -338,7 +338,7 @@ def test_a_rollback_reaches_both_api_servers(desk: Desk, running: Running) -> No
         says(server, "salesman")
 
 
-# -- a start that is refused -------------------------------------------------------------------------
+# -- a start that is refused -----------------------------------------------------------------------
 
 
 def test_another_base_of_the_same_shape_ends_the_start_in_seconds(
@@ -359,7 +359,7 @@ def test_another_base_of_the_same_shape_ends_the_start_in_seconds(
     assert "Initializing a V1 LLM engine" not in server.output
 
 
-# -- lazy --------------------------------------------------------------------------------------------
+# -- lazy ------------------------------------------------------------------------------------------
 
 
 def test_a_lazy_server_loads_by_request_follows_and_has_no_open_routes(
@@ -380,7 +380,7 @@ def test_a_lazy_server_loads_by_request_follows_and_has_no_open_routes(
     says(server, "pirate-0", "pirate")
 
 
-# -- what vLLM does by itself ------------------------------------------------------------------------
+# -- what vLLM does by itself ----------------------------------------------------------------------
 
 
 def test_vllm_alone_does_with_bad_adapters_what_the_table_says(

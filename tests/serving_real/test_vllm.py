@@ -249,10 +249,10 @@ def test_a_bad_adapter_is_refused_and_the_old_one_answers(server: VllmServer, de
     weights.write_bytes(good[:-4] + b"\x00\x00\xc0\x7f")  # NaN
     try:
         desk.lock(upgrade=["salesman"])
-        wait_for(lambda: server.status()["state"] == "behind")
-        findings = server.status()["findings"]
-        assert "AD866" in [finding["code"] for finding in findings]
-        assert "salesman" in json.dumps(findings)
+        wait_for(lambda: "AD866" in [one["code"] for one in server.status()["findings"]])
+        status = server.status()
+        assert status["state"] == "behind"
+        assert "salesman" in json.dumps(status["findings"])
         says(server, "salesman")
         says(server, "base")
     finally:

@@ -54,7 +54,12 @@ class Running:
 
 
 async def launch(
-    settings: Settings, engine: Any, models: Any, *, make: MakeRequest = lora_request
+    settings: Settings,
+    engine: Any,
+    models: Any,
+    *,
+    api_servers: int | None = None,
+    make: MakeRequest = lora_request,
 ) -> Served:
     """Load every adapter of the manifest into the engine, list it, and follow the manifest.
 
@@ -64,6 +69,7 @@ async def launch(
         settings: From the environment; they have a manifest.
         engine: vLLM's ``EngineClient``.
         models: vLLM's ``OpenAIServingModels``.
+        api_servers: How many API servers the engine has.
         make: Makes the engine's requests for adapters.
 
     Returns:
@@ -73,7 +79,7 @@ async def launch(
         AdapterdockError: The manifest cannot be served.
     """
     running = Running.of(engine.vllm_config)
-    wrong = list(_setup_findings(settings, running, models))
+    wrong = list(_setup_findings(settings, running, models, api_servers))
     if wrong:
         raise UsageError(*wrong)
     if running.on_cpu:
@@ -106,11 +112,13 @@ def _start(settings: Settings, running: Running, adapters: EngineAdapters) -> Se
     return served
 
 
-def _setup_findings(settings: Settings, running: Running, models: Any) -> Iterator[Finding]:
+def _setup_findings(
+    settings: Settings, running: Running, models: Any, api_servers: int | None
+) -> Iterator[Finding]:
     """The checks of the start again, for servers whose start had none, and with the engine's own
     values."""
     yield from setting_findings(settings)
-    arguments = Arguments(is_server=True, enable_lora=running.max_rank is not None)
+    arguments = Arguments(enable_lora=running.max_rank is not None, api_servers=api_servers)
     yield from engine_findings(settings, arguments, installed_version())
     yield from loader_findings(settings)
     others = [type(one).__name__ for one in models.lora_resolvers]

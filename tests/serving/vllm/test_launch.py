@@ -42,9 +42,11 @@ class Launched:
         self.engine = FakeEngine(**{"model": str(project.folder / "base"), **config})
         self.models = FakeModels(self.engine)
 
-    async def __call__(self, **settings: Any) -> Served:
+    async def __call__(self, api_servers: int = 1, **settings: Any) -> Served:
         chosen = Settings(str(self.project.manifest), plugins=("adapterdock",), **settings)
-        return await launch(chosen, self.engine, self.models, make=FakeRequest)
+        return await launch(
+            chosen, self.engine, self.models, api_servers=api_servers, make=FakeRequest
+        )
 
 
 def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -212,3 +214,12 @@ def test_a_server_on_a_cpu_says_what_it_gets_wrong(
 
     run(scenario)
     assert ("AD967" in caplog.text) is warned
+
+
+def test_lazy_loading_in_two_api_servers_ends_the_start(locked: Project) -> None:
+    async def scenario() -> None:
+        with pytest.raises(AdapterdockError) as caught:
+            await Launched(locked)(api_servers=2, lazy=True)
+        assert caught.value.code == "AD961"
+
+    run(scenario)

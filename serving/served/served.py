@@ -294,6 +294,13 @@ class Served(AbstractContextManager["Served"]):
                 if fingerprint is None
                 else fingerprint.model_dump(mode="json", exclude_none=True),
                 _frozen(digests),
+                _frozen(
+                    {
+                        n: one.digest
+                        for n, one in found.lock.adapters.items()
+                        if lock.adapters[n].digest != one.digest
+                    }
+                ),
             ),
         )
 

@@ -220,11 +220,11 @@ def test_a_promotion_is_rolled_out_under_load(server: VllmServer, desk: Desk) ->
 
     def ask(number: int) -> None:
         begun = time.monotonic()
-        answers.append(Answer(begun, server.ask("voice", tokens=6)))
+        answers.append(Answer(begun, server.ask("voice", tokens=4)))
         if number == 60:
             promoted.set()
 
-    old = server.ask("voice", tokens=6)
+    old = server.ask("voice", tokens=4)
     with ThreadPoolExecutor(8) as pool:
         work = [pool.submit(ask, number) for number in range(200)]
         promoted.wait(300)
@@ -235,7 +235,7 @@ def test_a_promotion_is_rolled_out_under_load(server: VllmServer, desk: Desk) ->
         switched = time.monotonic()
         for one in work:
             one.result()  # none failed
-    new = server.ask("voice", tokens=6)
+    new = server.ask("voice", tokens=4)
     assert new != old and new.startswith("Capital of England")
     assert {answer.text for answer in answers} <= {old, new}  # none mixed
     late = [answer for answer in answers if answer.begun > switched]

@@ -74,12 +74,23 @@ LIES: dict[str, Any] = {
 }
 
 
+REASONS = {
+    "endless": "more than 16777216 bytes",
+    "a huge body": "more than 16777216 bytes",
+    "cut off": "cut off",
+    "no HTTP": "does not speak HTTP",
+    "HTTP 500": "HTTP 500",
+}
+
+
 @pytest.mark.parametrize("lie", LIES)
 def test_a_replica_that_lies_is_a_row(lie: str, lock: Lock, replica: Make) -> None:
     server = replica()
     server.answers["/v1/adapterdock/status"] = LIES[lie]
     row = one_row(lock, server.url, seconds=20)
     assert (row.state, row.asked, [f.code for f in row.findings]) == ("unknown", None, ["AD978"])
+    if lie in REASONS:
+        assert REASONS[lie] in row.findings[0].message
 
 
 @pytest.mark.parametrize("mode", ["silent", "drip", "stall"])

@@ -7,7 +7,6 @@ import os
 import shutil
 import stat
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import adapterdock
@@ -184,9 +183,7 @@ def changed_under_the_lock(desk: Project) -> None:
 
 
 def forbidden(desk: Project) -> None:
-    desk.write(
-        {"tone": "./tone", "legal": "./legal"}, policy={"allow_sources": ["s3://ours/*"]}
-    )
+    desk.write({"tone": "./tone", "legal": "./legal"}, policy={"allow_sources": ["s3://ours/*"]})
 
 
 @pytest.mark.parametrize(
@@ -250,7 +247,9 @@ def test_an_engine_that_refuses_keeps_the_old_and_is_asked_again(desk: Project) 
     retrain(desk, "tone", seed=3)
     full = True
     looked = served.look()
-    assert codes(looked.findings) == ["AD954"] and "no room for rank 4" in looked.findings[0].message
+    assert (
+        codes(looked.findings) == ["AD954"] and "no room for rank 4" in looked.findings[0].message
+    )
     assert served.current() is before and served.status()["state"] == "behind"
     full = False
     assert served.look().changed == ("tone",)

@@ -270,6 +270,11 @@ class Policy(Model):
     max_adapter_bytes: ByteSize | None = Field(
         default=None, description="limit of one adapter's files, such as 2GiB"
     )
+    allow_keys: Mapping[Name, tuple[str, ...]] | None = Field(
+        default=None,
+        description="by the name of an API key: globs over the adapters that it may use, when "
+        "served by `adapterdock serve`; a key that is not listed may use none",
+    )
 
 
 class Manifest(Model):

@@ -230,7 +230,9 @@ def _side_by_side(parts: Sequence[Part]) -> bytes:
     at = 0
     for raw, width in zip(scaled, widths, strict=True):
         for row in range(outer):
-            joined[row * whole + at : row * whole + at + width] = raw[row * width : (row + 1) * width]
+            joined[row * whole + at : row * whole + at + width] = raw[
+                row * width : (row + 1) * width
+            ]
         at += width
     return bytes(joined)
 

@@ -92,7 +92,8 @@ def with_followed(file: ManifestFile, lock: Lock, followed: Mapping[str, LockedA
     newer = {
         name: entry
         for name, entry in followed.items()
-        if name in lock.adapters and _serial(entry) > _serial(lock.adapters[name])
+        if name in lock.adapters
+        and _serial(entry) > _serial(lock.adapters[name])
         and _same_alias(entry, lock.adapters[name])
     }
     if not newer:

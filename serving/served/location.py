@@ -23,6 +23,7 @@ from ...registry.catalogue.open_storage import open_storage
 from ...registry.files.disk import remove
 from ...registry.files.scratch import scratch_folder
 from ...registry.locks.project import MANIFEST, lock_of, open_manifest
+from ...registry.locks.state import lock_name
 from ...registry.sources.open import open_source
 
 _URL = re.compile(r"(?!file:)[A-Za-z][A-Za-z0-9+.-]+://", re.IGNORECASE)
@@ -51,7 +52,7 @@ class Location:
         self.text: str = text
         self._read: Read | None = None
         self._folder: Path | None = None
-        self._before: tuple[tuple[object, ...], Found] | None = None
+        self._before: tuple[tuple[str | None, ...] | None, Found] | None = None
         self._offline = offline
         path = text
         if is_url(text):
@@ -101,27 +102,36 @@ class Location:
 
     def _from_files(self, path: Path) -> Found:
         """Read again where it changed meanwhile: a manifest and the lock of another one do not
-        belong together."""
+        belong together. What did not change is not parsed again."""
         path = path / MANIFEST if path.is_dir() else path
+        beside = (path, lock_path(path), samples_path(lock_path(path)))
         for _ in range(_TRIES):
-            lock_file = lock_path(path)
-            before = _bytes(path), _bytes(lock_file), _bytes(samples_path(lock_file))
-            file = open_manifest(path)
-            extended = tuple(_bytes(one) for one in file.files)
-            key = (*before, *extended)
-            if self._before is not None and self._before[0] == key:
+            before = tuple(_digest(one) for one in beside)
+            if self._before is not None and self._before[0] == self._key(beside):
                 return self._before[1]
+            file = open_manifest(path)
             lock = lock_of(file)
-            after = _bytes(path), _bytes(lock_file), _bytes(samples_path(lock_file))
-            if before == after:
+            if before == tuple(_digest(one) for one in beside):
                 break
+        else:
+            raise LockError(
+                lock_codes.LOCK_UNREADABLE.finding(
+                    "The manifest or its lock changed during each read", Where(file=str(path))
+                )
+            )
         if lock is None or before[0] is None or before[1] is None:
             raise LockError(
-                lock_codes.LOCK_MISSING.finding("The lock is missing", Where(file=str(lock_file)))
+                lock_codes.LOCK_MISSING.finding("The lock is missing", Where(file=lock_name(file)))
             )
         found = Found(file, lock, before[0], before[1])
-        self._before = (key, found)
+        self._before = None, found
+        self._before = self._key(beside), found
         return found
+
+    def _key(self, beside: Iterable[Path]) -> tuple[str | None, ...]:
+        """What changes with the manifest, its lock, and the files that it extended before."""
+        extended = self._before[1].file.files if self._before else ()
+        return tuple(_digest(one) for one in (*beside, *extended))
 
     # -- at a URL --------------------------------------------------------------------------
 
@@ -234,7 +244,7 @@ def _beside(message: str, where: Where, found: object) -> Finding:
     )
 
 
-def _bytes(path: Path) -> str | None:
+def _digest(path: Path) -> str | None:
     """The digest of a small file's bytes, or ``None`` where it cannot be read."""
     try:
         with path.open("rb") as file:

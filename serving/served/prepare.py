@@ -14,7 +14,7 @@ from pathlib import Path
 from ...manifests.findings import artefacts as artefact_codes
 from ...manifests.findings import fit as fit_codes
 from ...manifests.findings import serving as codes
-from ...manifests.findings.errors import AdapterdockError, FitError, RoutingError, StoreError
+from ...manifests.findings.errors import FitError, RoutingError, StoreError
 from ...manifests.findings.finding import Finding, Severity, Where, refused
 from ...manifests.language.rules import check_active, flatten, is_made
 from ...manifests.language.source import Source
@@ -36,12 +36,15 @@ from ...registry.sources.folder import Folder
 from ...registry.sources.open import open_source
 from ..copies.copies import Copies
 from ..copies.joined import Member, joined_digest, plan_joined, write_joined
+from ..targets.adapters import check_adapter as check_for_target
+from ..targets.adapters import check_base
+from ..targets.compositions import check_composition
 from ..targets.target import Target
 from .state import ServedAdapter
 
 _BASE_UNREAD = frozenset({artefact_codes.SOURCE_UNREACHABLE.id, artefact_codes.BASE_NOT_READ.id})
-"""What is found where the base cannot be reached. The lock was made with it, so that these bytes are
-known to fit."""
+"""What is found where the base cannot be reached. The lock was made with it: these bytes are known
+to fit."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +84,15 @@ class Preparing:
         wrong = refused(_own(resolution, file), accepted)
         if wrong:
             raise FitError(*wrong)
-        refusals = {
+        refusals: dict[str, tuple[Finding, ...]] = {
             name: (_without_files(name, file),)
             for name, adapter in file.manifest.adapters.items()
             if adapter.source is None
         }
+        if self._target is not None:
+            at = file.where(("base", "model"))
+            notes += self._target.findings
+            wrong += refused(check_base(self._target, resolution.base, at), accepted)
         for name in folders:
             wrong += self._check(name, resolution, lock, folders[name], accepted, notes)
         if wrong:
@@ -125,7 +132,7 @@ class Preparing:
         digest = lock.adapters[name].digest or ""
         return [
             *self._values(digest, opened, folder, where),
-            *self._for_target(name, opened, resolution.base, where, accepted, notes),
+            *self._for_target(opened, resolution.base, where, accepted, notes),
         ]
 
     def _values(self, digest: str, opened: Opened, folder: Path, where: Where) -> list[Finding]:
@@ -142,14 +149,22 @@ class Preparing:
 
     def _for_target(
         self,
-        name: str,
         opened: Opened,
         base: BaseFacts | None,
         where: Where,
         accepted: frozenset[str],
         notes: list[Finding],
     ) -> list[Finding]:
-        return []
+        """What is wrong for the target; the rest goes into ``notes``."""
+        if self._target is None or opened.facts is None or opened.plan is None:
+            return []
+        layout = opened.layout or (base.layout if base is not None else None)
+        found = check_for_target(
+            self._target, opened.facts, opened.plan, where, layout=layout, base=base
+        )
+        wrong = refused(found, accepted)
+        notes += [finding for finding in found if finding not in wrong]
+        return wrong
 
     # -- compositions ----------------------------------------------------------------------
 
@@ -174,6 +189,10 @@ class Preparing:
         weights = flatten(manifest, name)
         if new := [member for member in weights if member not in folders]:
             raise RoutingError(_without_files(new[0], file))
+        if self._target is not None:
+            found = check_composition(self._target, manifest, name, resolution.adapters, where)
+            if wrong := refused(found, accepted):
+                raise RoutingError(*wrong)
         broken = check_active(manifest.rules, weights, resolution.ranks, where)
         if wrong := refused(broken, accepted):
             raise RoutingError(*wrong)
@@ -192,7 +211,7 @@ class Preparing:
         wrong = [f for f in opened.findings if f.code not in _BASE_UNREAD | {_UNDECLARED}]
         wrong = refused(wrong, accepted)
         wrong += self._values(digest, opened, folder, where)
-        wrong += self._for_target(name, opened, resolution.base, where, accepted, notes)
+        wrong += self._for_target(opened, resolution.base, where, accepted, notes)
         if wrong:
             raise FitError(*wrong)
         size = sum(fact.size for fact in self._copies.files(digest))

@@ -59,6 +59,7 @@ class Reader:
         *,
         store: Store,
         policy: str | os.PathLike[str] | None,
+        accept: tuple[str, ...],
         offline: bool,
         aliases: bool,
     ) -> None:
@@ -67,6 +68,7 @@ class Reader:
         self._intact = intact
         self._store = store
         self._policy = policy
+        self._accept = accept
         self._offline = offline
         self._aliases = aliases
         self._taken: Inputs | None = None
@@ -79,7 +81,12 @@ class Reader:
         found = self._location.read()
         file = found.file
         session = session_for(
-            file, policy=self._policy, offline=self._offline, frozen=True, store=self._store
+            file,
+            policy=self._policy,
+            accept=self._accept,
+            frozen=True,
+            offline=self._offline,
+            store=self._store,
         )
         require_lock(file, found.lock, frozen=True)
         known = with_followed(file, found.lock, self._followed)

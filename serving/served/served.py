@@ -7,7 +7,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -74,6 +74,7 @@ class Served(AbstractContextManager["Served"]):
         period: Seconds between two looks of :meth:`follow`.
         store: Where fetched files are kept; the user's cache by default.
         policy: A policy file that must allow everything too.
+        accept: Codes (id or name) of unchecked findings to accept, beside those of the lock.
         offline: Use no network.
         folder: Where private copies are kept; a folder in the store by default.
         on_change: See :data:`OnChange`.
@@ -81,7 +82,7 @@ class Served(AbstractContextManager["Served"]):
             ADAPTERDOCK_FOLLOW says (``aliases``, which is the default, or ``lock``).
 
     Raises:
-        UsageError: An invalid period, or value of ADAPTERDOCK_FOLLOW.
+        UsageError: An invalid period, code to accept, or value of ADAPTERDOCK_FOLLOW.
         StoreError: There is no place for copies.
     """
 
@@ -93,6 +94,7 @@ class Served(AbstractContextManager["Served"]):
         period: float = PERIOD,
         store: Store | None = None,
         policy: str | os.PathLike[str] | None = None,
+        accept: Iterable[str] = (),
         offline: bool = False,
         folder: Path | None = None,
         on_change: OnChange | None = None,
@@ -114,6 +116,7 @@ class Served(AbstractContextManager["Served"]):
             self._intact,
             store=store or Store.default(),
             policy=policy,
+            accept=tuple(accept),
             offline=offline,
             aliases=follows_aliases(follow_aliases),
         )

@@ -10,20 +10,23 @@ from ...registry.files.facts import AdapterFacts, AdapterPlan, BaseFacts, Layout
 from ...registry.files.wording import shown
 from .engine import Feature, How, Need
 from .models import models_of
-from .needs import LORA, Asked, base_needs, needs_of
+from .needs import LORA, Asked, base_needs, feature_of, needs_of
 from .target import Target
 
+_SAVED_AGAIN = (
+    "Load it and write it again with `AdaptedModel.save_adapter`, which uses PEFT's names and the "
+    "base's."
+)
 _HINTS: Mapping[Feature, str] = {
     Feature.INIT: "Convert it with PEFT: "
     "save_pretrained(path_initial_model_for_weight_conversion=...).",
-    Feature.FILES: "Write it as a PEFT folder with `adapterdock export`.",
-    Feature.KEYS: "Write it as a PEFT folder with `adapterdock export`.",
-    Feature.NAMES: "Write it with the base's names: `adapterdock export`.",
-    Feature.OLDER: "Try it on the engine, or write it with the base's names: `adapterdock export`.",
+    Feature.FILES: _SAVED_AGAIN,
+    Feature.KEYS: _SAVED_AGAIN,
+    Feature.NAMES: _SAVED_AGAIN,
+    Feature.OLDER: _SAVED_AGAIN,
+    Feature.PREFIX: _SAVED_AGAIN,
     Feature.NEW: "Train it, and name its folder as `source`.",
     Feature.VOCABULARY: "Save the resized base, and name that as `base.model`.",
-    Feature.RSLORA: "Write the scale into the weights with `adapterdock export`.",
-    Feature.SCALES: "Write the scales into the weights with `adapterdock export`.",
 }
 _TRY = "Try it on the engine, and accept this with `--accept AD948` if the answers are right."
 
@@ -81,30 +84,28 @@ def check_base(target: Target, base: BaseFacts | None, where: Where) -> list[Fin
 
 
 def _refused(target: Target, asked: Asked, need: Need, where: Where) -> Finding | None:
+    how = target.row.unserved.get(need.feature)
     if need.feature is Feature.HEAD and asked.heads <= target.row.heads:
-        return None
-    if need.feature in (Feature.EMBEDDING, Feature.OUTPUT) and _takes(target, asked, need):
-        return None
-    return _finding(target, need, target.row.unserved.get(need.feature), where)
+        how = None if asked.base is not None else How.UNKNOWN
+    elif need.feature in (Feature.EMBEDDING, Feature.OUTPUT) and target.row.models:
+        how = _beside_linear(target.row.models, asked, need, how)
+    return _finding(target, need, how, where)
 
 
-def _takes(target: Target, asked: Asked, need: Need) -> bool:
-    """Whether the engine lists this module of the base's architecture as one that takes LoRA."""
-    models = models_of(target.row.models)
+def _beside_linear(table: str, asked: Asked, need: Need, how: How | None) -> How | None:
+    """``how``, unless the engine lists these modules of the architecture as taking LoRA; unknown
+    where it does not list the architecture."""
+    models = models_of(table)
     name = asked.base.architecture if asked.base is not None else None
-    if models is None or name is None:
-        return False
+    takes = models.serves.get(name or "") if models is not None else None
+    if takes is None:
+        return How.UNKNOWN
     wanted = {
         site.module.rpartition(".")[2]
         for site in asked.sites
-        if ("embedding_A" in site.tensors) == (need.feature is Feature.EMBEDDING)
-        and site.module.rpartition(".")[2] in _OUTSIDE
+        if feature_of(asked, site) is need.feature
     }
-    return bool(wanted) and wanted <= models.serves.get(name, frozenset())
-
-
-_OUTSIDE = frozenset({"embed_tokens", "lm_head", "wte"})
-"""The embeddings that vLLM's models name as taking LoRA."""
+    return None if wanted <= takes else how
 
 
 def _finding(target: Target, need: Need, how: How | None, where: Where) -> Finding | None:

@@ -28,6 +28,7 @@ _ANYWHERE: Mapping[Feature, How] = unserved(
     VOCABULARY=_CANNOT,
     CLASS=_UNKNOWN,
     OLDER=_UNKNOWN,
+    PREFIX=_UNKNOWN,
     QUANTISED=_UNKNOWN,
 )
 """What no engine here serves, or no one tried."""
@@ -58,6 +59,7 @@ _VLLM_032 = unserved(
     TYING=_MISREADS,
     NAMES=_MISREADS,
     KEYS=_REFUSES,
+    FIELDS=_REFUSES,
     FILES=_REFUSES,
 )
 _VLLM_031 = unserved(
@@ -114,6 +116,7 @@ _SGLANG = unserved(
     TYING=_MISREADS,
     NAMES=_UNKNOWN,
     KEYS=_MISREADS,
+    FIELDS=_REFUSES,
     FILES=_REFUSES,
 )
 SGLANG = Engine(
@@ -123,10 +126,11 @@ SGLANG = Engine(
     max_rank="--max-lora-rank",
     max_loras="--max-loras-per-batch",
 )
+_NIM = unserved(_VLLM_031, EMBEDDING=_UNKNOWN, OUTPUT=_UNKNOWN)
 NIM = Engine(
     "nim",
     "NIM",
-    (replace(_OLDEST, since=(2,), models=""),),
+    (replace(_OLDEST, since=(2,), unserved=_NIM, models=""),),
     max_rank="--max-lora-rank",
     max_loras="--max-loras",
 )
@@ -151,33 +155,25 @@ _DENSE = unserved(
     PARAMETERS=_CANNOT,
     EXPERTS=_CANNOT,
     EMBEDDING=_CANNOT,
-    OUTPUT=_CANNOT,
+    TIED=_CANNOT,
     TOWER=_CANNOT,
     STORED=_CANNOT,
     TYING=_CANNOT,
     CLASS=_CANNOT,
 )
 """For what ``adapterdock export`` writes: its files have the names and scales of the engine."""
+_PROVED = frozenset(
+    {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"}
+)
+"""The architectures that it writes; ``serving/export/architectures.py`` has their names."""
 LLAMA_CPP = Engine(
     "llama.cpp",
     "llama.cpp",
-    (
-        Row(
-            (4000,),
-            _DENSE,
-            architectures=frozenset(
-                {
-                    "LlamaForCausalLM",
-                    "MistralForCausalLM",
-                    "Qwen2ForCausalLM",
-                    "Qwen3ForCausalLM",
-                }
-            ),
-        ),
-    ),
+    (Row((4000,), _DENSE, architectures=_PROVED),),
     dtype=False,
 )
-MLX = Engine("mlx", "mlx-lm", (Row((0, 32), _DENSE),), dtype=False)
+_MLX = unserved(_DENSE, OUTPUT=_CANNOT)
+MLX = Engine("mlx", "mlx-lm", (Row((0, 32), _MLX, architectures=_PROVED),), dtype=False)
 
 ENGINES: Mapping[str, Engine] = {
     engine.name: engine for engine in (VLLM, SGLANG, NIM, RAY_LLM, LLAMA_CPP, MLX)

@@ -34,6 +34,8 @@ _KEY = re.compile(
     r".+\.(lora_[AB]\.weight|lora_embedding_[AB]|(score|classifier)\.(weight|bias))\Z", re.DOTALL
 )
 """The names of tensors that vLLM reads (``parse_fine_tuned_lora_name``); PEFT writes them so."""
+_REQUIRED = ("r", "lora_alpha", "target_modules")
+"""Fields that vLLM and SGLang have no default for."""
 _FIELDS: Mapping[str, Feature] = {
     "use_dora": Feature.DORA,
     "lora_bias": Feature.LORA_BIAS,
@@ -52,6 +54,13 @@ _ROLES: Mapping[str, Feature] = {
     "velora": Feature.VELORA,
     "rows": Feature.TOKENS,
 }
+_KEYS_OF = frozenset(
+    {
+        *(Feature.DORA, Feature.LORA_BIAS, Feature.VELORA, Feature.TOKENS, Feature.BIAS),
+        *(Feature.SAVED, Feature.HEAD, Feature.TUNED, Feature.STORED),
+    }
+)
+"""Features whose tensors have names of their own."""
 
 
 @dataclass(frozen=True)
@@ -80,17 +89,23 @@ class Asked:
         return frozenset({*names, *([said] if isinstance(said, str) else said)})
 
     @property
-    def is_classifier(self) -> bool:
-        """Whether the base is loaded with a head for sequence classification."""
-        base = self.base
-        names = base.loaded_config.get("architectures") if base is not None else None
-        return isinstance(names, list) and any(str(n).endswith(_CLASSIFIER) for n in names)
+    def may_classify(self) -> bool:
+        """Whether the base is loaded with a head for sequence classification, or not known."""
+        if self.base is None:
+            return True
+        loaded = self.base.loaded_as
+        name = loaded.architecture if loaded is not None else None
+        return (name or self.base.architecture or "").endswith(_CLASSIFIER)
 
 
 def needs_of(asked: Asked) -> tuple[Need, ...]:
     """Everything that the adapter asks for besides plain LoRA on linear modules, each once."""
-    every = (*_in_config(asked), *_in_plan(asked), *_in_names(asked), *_in_files(asked))
-    return tuple(dict.fromkeys(every))
+    found = dict.fromkeys(
+        (*_in_config(asked), *_in_plan(asked), *_in_names(asked), *_in_files(asked))
+    )
+    if any(need.feature in _KEYS_OF for need in found):  # whose keys are not news
+        found.pop(Need(Feature.KEYS), None)
+    return tuple(found)
 
 
 def base_needs(base: BaseFacts | None) -> tuple[Need, ...]:
@@ -106,6 +121,8 @@ def base_needs(base: BaseFacts | None) -> tuple[Need, ...]:
         found.append(Need(Feature.VOCABULARY, f"vocab_size: {loaded.vocab_size}"))
     if loaded is not None and loaded.architecture not in (None, base.architecture):
         found.append(Need(Feature.CLASS, f"{loaded.architecture}"))
+    elif loaded is not None and loaded.new:
+        found.append(Need(Feature.CLASS, f"a new {some(loaded.new)}"))
     return tuple(found)
 
 
@@ -123,12 +140,14 @@ def _in_config(asked: Asked) -> Iterator[Need]:
     if isinstance(targets, str) and targets not in ("all-linear", "all"):
         yield Need(Feature.PATTERN, shown(targets, 60))
     if asked.heads:
-        head = asked.is_classifier and asked.heads <= {"classifier", "score"}
+        head = asked.may_classify and asked.heads <= {"classifier", "score"}
         yield Need(Feature.HEAD if head else Feature.SAVED, some(sorted(asked.heads)))
+    if absent := [name for name in _REQUIRED if name not in config]:
+        yield Need(Feature.FIELDS, f"without {', '.join(absent)}")
 
 
 def _in_plan(asked: Asked) -> Iterator[Need]:
-    plan, layout = asked.plan, asked.layout
+    plan = asked.plan
     for site in plan.sites:
         for role in site.tensors.keys() & _ROLES.keys():
             yield Need(_ROLES[role], site.module)
@@ -146,7 +165,7 @@ def _in_plan(asked: Asked) -> Iterator[Need]:
     if stored := [m for m, key in plan.embeddings.items() if f".{WRAPPER}." not in key]:
         yield Need(Feature.STORED, some(stored))
     yield from _numbers(asked)
-    yield from _kinds(asked, layout)
+    yield from _kinds(asked)
     if plan.conversion is not None:
         yield Need(Feature.OLDER, next(iter(asked.facts.header.tensors), ""))
 
@@ -161,24 +180,35 @@ def _numbers(asked: Asked) -> Iterator[Need]:
             yield Need(Feature.SCALES, f"{site.module} has alpha {site.alpha:g}")
 
 
-def _kinds(asked: Asked, layout: Layout | None) -> Iterator[Need]:
-    modules = layout.modules if layout is not None else {}
+def feature_of(asked: Asked, site: SitePlan) -> Feature | None:
+    """What the kind of a site's module asks for; ``None`` for a linear layer of the backbone."""
+    layout = asked.layout
+    shape = layout.modules.get(site.module) if layout is not None else None
     outputs = layout.output_modules if layout is not None else frozenset[str]()
+    if "embedding_A" in site.tensors or (shape and shape.kind is ModuleKind.EMBEDDING):
+        return Feature.EMBEDDING
+    if site.module in outputs or site.module == "lm_head":
+        return Feature.OUTPUT
+    if shape is not None and shape.kind not in (ModuleKind.LINEAR, ModuleKind.CONV1D):
+        return Feature.KIND
+    return None
+
+
+def _kinds(asked: Asked) -> Iterator[Need]:
+    layout = asked.layout
+    modules = layout.modules if layout is not None else {}
     config = asked.base.config if asked.base is not None else {}
-    towers = [key for key in _TOWERS if isinstance(config.get(key), dict)]
-    text = any(_LANGUAGE & {*module.split(".")} for module in modules)
+    towers = any(isinstance(config.get(key), dict) for key in _TOWERS)
+    text = towers and any(_LANGUAGE & {*module.split(".")} for module in modules)
     pairs = layout.tied.items() if layout is not None else ()
     tied = {name.rpartition(".")[0] for pair in pairs for name in pair}
     for site in asked.sites:
-        shape, parts = modules.get(site.module), set(site.module.split("."))
-        embeds = "embedding_A" in site.tensors
-        if embeds or (shape is not None and shape.kind is ModuleKind.EMBEDDING):
-            yield Need(Feature.EMBEDDING, site.module)
-        elif site.module in outputs or site.module == "lm_head":
-            yield Need(Feature.OUTPUT, site.module)
-        elif shape is not None and shape.kind not in (ModuleKind.LINEAR, ModuleKind.CONV1D):
-            yield Need(Feature.KIND, site.module)
-        if towers and text and not parts & _LANGUAGE:
+        feature = feature_of(asked, site)
+        if feature is not None:
+            yield Need(feature, site.module)
+        if feature is Feature.OUTPUT and site.module in tied:
+            yield Need(Feature.TIED, site.module)
+        if text and not _LANGUAGE & {*site.module.split(".")}:
             yield Need(Feature.TOWER, site.module)
         if asked.config.get("ensure_weight_tying") and site.module in tied:
             yield Need(Feature.TYING, site.module)
@@ -203,6 +233,8 @@ def _in_names(asked: Asked) -> Iterator[Need]:
     odd = [name for name in names if not _is_key(name)]
     if odd:
         yield Need(Feature.KEYS, some(sorted(odd)))
+    if bare := [name for name in names if not name.startswith(PEFT_PREFIX)]:
+        yield Need(Feature.PREFIX, some(sorted(bare)))
     if asked.layout is None or asked.plan.conversion is not None:
         return
     for site in asked.sites:

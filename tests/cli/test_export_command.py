@@ -53,7 +53,8 @@ def test_lines_for_llama_cpp_and_mlx(locked: Path, cli: Cli) -> None:
     ("arguments", "status", "code"),
     [
         (("nothing.yaml", "--out", "served"), 2, "AD901"),
-        (("--out", "served", "--only", "nobody"), 2, "AD711"),
+        (("--out", "served", "--only", "nobody"), 2, "AD730"),
+        (("--out", "served", "--only", "__base__"), 2, "AD730"),
         (("--out", "adapters.yaml"), 2, "AD986"),
     ],
 )

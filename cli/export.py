@@ -21,7 +21,7 @@ from .options import (
 )
 from .progress import shown_progress
 from .render import counted, human_bytes, print_findings
-from .run import hushed, require_names
+from .run import hushed
 
 if TYPE_CHECKING:
     from ..serving.export.export import Done
@@ -78,7 +78,6 @@ def export(
     from ..serving.export.export import export as write
 
     file = open_manifest_argument(manifest, None, None, policy)
-    require_names(only or (), file)
     accepted = accept or ()
     with shown_progress(f"Exporting to {folder}") as progress:
         done = write(

@@ -10,10 +10,12 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
+from ...manifests.findings import loader as loader_codes
 from ...manifests.findings import serving as codes
 from ...manifests.findings import usage as usage_codes
 from ...manifests.findings.errors import FitError, LockError, UsageError
 from ...manifests.findings.finding import Finding, Where, refused
+from ...manifests.language.names import did_you_mean
 from ...manifests.language.schema import Adapter, Composition
 from ...manifests.lockfile import Lock, lock_path
 from ...manifests.manifest import ManifestFile
@@ -124,6 +126,7 @@ def export(
     require_lock(file, lock, frozen=lock is None)
     assert lock is not None
     names = (*file.manifest.adapters, *file.manifest.compositions)
+    _require_known(only, names, file)
     wanted = [name for name in names if not only or name in only]
     file = _reduced(file, wanted)
     if findings := mutable(file):
@@ -288,6 +291,22 @@ def _base_of(file: ManifestFile, lock: Lock, session: Session, form: Format) -> 
             )
         )
     return _Base(facts, facts.layout, row)
+
+
+def _require_known(only: Collection[str], names: Collection[str], file: ManifestFile) -> None:
+    findings = [
+        loader_codes.ADAPTER_UNKNOWN.finding(
+            f"The manifest declares no adapter or composition {name!r}",
+            file.where(("adapters",)),
+            found=name,
+            expected=", ".join(names),
+            hint=did_you_mean(name, names) or "Use one of these names.",
+        )
+        for name in dict.fromkeys(only)
+        if name not in names
+    ]
+    if findings:
+        raise UsageError(*findings)
 
 
 def _require_packages(form: Format) -> None:

@@ -191,7 +191,7 @@ def opened(out: Path) -> Generator[OutFolder]:
         with _reported(out), _alone(out):
             before = read_record(out)
             inside = out / "adapterdock-export"
-            for left in left_beside(inside, _NEW):
+            for left in (*left_beside(inside, _NEW), *left_beside(out / RECORD, _NEW)):
                 remove(left)
             staging = made_beside(inside, _NEW)
             staging.mkdir()

@@ -8,12 +8,14 @@ import pytest
 from adapterdock.serving.export import gguf_file
 from adapterdock.serving.export.architectures import ARCHITECTURES
 from support.exported import CONFIGS, LINEAR, PROMPTS, base_to_export, dense_of, expected
-from support.llama_cpp import log_probabilities, write_base_gguf
+from support.llama_cpp import LOCAL_PYTHON, log_probabilities, write_base_gguf
 from support.near import close, differs
 from support.peft_adapters import peft_loads, peft_saves
 
-pytest.importorskip("xllamacpp")
-pytestmark = pytest.mark.serving
+pytestmark = [
+    pytest.mark.serving,
+    pytest.mark.skipif(not LOCAL_PYTHON, reason="ADAPTERDOCK_TEST_LOCAL names no Python"),
+]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

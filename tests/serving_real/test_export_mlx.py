@@ -9,12 +9,15 @@ import pytest
 from adapterdock.serving.export.architectures import ARCHITECTURES
 from adapterdock.serving.export.mlx_folder import write_mlx
 from support.exported import CONFIGS, LINEAR, PROMPTS, base_to_export, dense_of, expected
+from support.llama_cpp import LOCAL_PYTHON
 from support.mlx_lm import log_probabilities
 from support.near import close, differs
 from support.peft_adapters import peft_loads, peft_saves
 
-pytest.importorskip("mlx_lm")
-pytestmark = pytest.mark.serving
+pytestmark = [
+    pytest.mark.serving,
+    pytest.mark.skipif(not LOCAL_PYTHON, reason="ADAPTERDOCK_TEST_LOCAL names no Python"),
+]
 
 
 @pytest.mark.parametrize("architecture", [n for n, row in ARCHITECTURES.items() if row.mlx])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+
+LOCAL_PYTHON = os.environ.get("ADAPTERDOCK_TEST_LOCAL", "")
+"""A Python that has ``xllamacpp`` and ``mlx-lm``, which `make test-serving` installs."""
 
 _RUN = """
 import json, sys
@@ -42,7 +45,7 @@ def asked(model: Path, adapters: Sequence[Path], requests: Sequence[dict[str, An
     """llama.cpp's answers with these adapters, in a process of its own."""
     wanted = {"model": str(model), "adapters": [*map(str, adapters)], "requests": [*requests]}
     done = subprocess.run(
-        [sys.executable, "-c", _RUN],
+        [LOCAL_PYTHON, "-c", _RUN],
         input=json.dumps(wanted),
         capture_output=True,
         text=True,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+
+from .llama_cpp import LOCAL_PYTHON
 
 _RUN = """
 import json, sys
@@ -21,6 +24,15 @@ mx.set_default_device(mx.cpu)
 model, config = load_model(Path(asked["model"]))
 if asked["adapter"]:
     model = load_adapters(model, asked["adapter"])
+if "messages" in asked:
+    from mlx_lm import generate
+    from mlx_lm.utils import load_tokenizer
+
+    model.set_dtype(mx.float32)
+    tokenizer = load_tokenizer(Path(asked["model"]))
+    prompt = tokenizer.apply_chat_template(asked["messages"], add_generation_prompt=True)
+    print("ANSWERS" + json.dumps(generate(model, tokenizer, prompt, max_tokens=asked["tokens"])))
+    sys.exit()
 rows = []
 for prompt in asked["prompts"]:
     last = model(mx.array([prompt]))[0, -1].astype(mx.float32)
@@ -33,14 +45,23 @@ def log_probabilities(
     model: Path, adapter: Path | None, prompts: Sequence[Sequence[int]]
 ) -> torch.Tensor:
     """The logarithms of all next tokens' probabilities after each prompt (prompts, vocabulary)."""
-    wanted = {
-        "model": str(model),
-        "adapter": None if adapter is None else str(adapter),
-        "prompts": [[*prompt] for prompt in prompts],
-    }
+    rows = _asked(model, adapter, prompts=[[*prompt] for prompt in prompts])
+    return torch.tensor(rows)
+
+
+def answers(
+    model: Path, adapter: Path | None, messages: Sequence[Mapping[str, str]], tokens: int
+) -> str:
+    """What it answers in float32, greedily, with at most so many tokens."""
+    return _asked(model, adapter, messages=[*messages], tokens=tokens)
+
+
+def _asked(model: Path, adapter: Path | None, **request: Any) -> Any:
+    where = {"model": str(model), "adapter": None if adapter is None else str(adapter)}
     done = subprocess.run(
-        [sys.executable, "-c", _RUN],
-        input=json.dumps(wanted),
+        [LOCAL_PYTHON, "-c", _RUN],
+        input=json.dumps({**where, **request}),
+        env={**os.environ, "MLX_DISABLE_COMPILE": "1"},  # it would call a C++ compiler
         capture_output=True,
         text=True,
         timeout=300,
@@ -48,4 +69,4 @@ def log_probabilities(
     )
     lines = [line for line in done.stdout.splitlines() if line.startswith("ANSWERS")]
     assert lines, done.stderr[-3000:]
-    return torch.tensor(json.loads(lines[0].removeprefix("ANSWERS")))
+    return json.loads(lines[0].removeprefix("ANSWERS"))

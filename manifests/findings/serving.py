@@ -27,6 +27,7 @@ SERVED_BASE_UNCHECKED = Code("AD963", "served-base-unchecked", Severity.UNCHECKE
 NAME_TAKEN = Code("AD964", "served-name-taken")
 ENGINE_ID_TAKEN = Code("AD965", "engine-id-taken")
 NOT_STARTED = Code("AD966", "serving-not-started")
+SERVE_ARGUMENT = Code("AD967", "serve-argument")
 REQUEST_INVALID = Code("AD968", "request-invalid")
 MODEL_NOT_SERVED = Code("AD969", "model-not-served")
 REQUEST_TOO_LARGE = Code("AD970", "request-too-large")

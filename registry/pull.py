@@ -177,13 +177,14 @@ def pull_pinned(
     fetched = dict(zip(requests, results, strict=True))
     base = fetched.pop(None, {})
     adapters = {name: files for name, files in fetched.items() if name is not None}
+    pinned = access.under(lock, kept(file, lock))
     unsigned = [
         finding
         for name, files in adapters.items()
         for finding in check_model_signature(
             file,
             name,
-            access.under(lock, kept(file, lock)),
+            pinned,
             [one.fact for one in files.values()],
             opened[name].folder,
         )

@@ -236,7 +236,7 @@ class AllowedRegistry(Model):
         default=("entries",), min_length=1, description="what is signed by `keys`"
     )
     keys: tuple[str, ...] = Field(
-        default=(), description="public keys: paths of PEM files, or PEM itself"
+        default=(), min_length=1, description="public keys: paths of PEM files, or PEM itself"
     )
     threshold: int = Field(default=1, ge=1, description="how many of them must have signed")
 

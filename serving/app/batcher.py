@@ -50,7 +50,7 @@ class Batcher:
         self._queue: deque[Row] = deque()
         self._changed = threading.Condition()
         self._closing = False
-        self._running = 0
+        self._current: list[Row] = []
         self._thread = threading.Thread(target=self._work, name="adapterdock batches", daemon=True)
         self._thread.start()
 
@@ -62,7 +62,7 @@ class Batcher:
     @property
     def running(self) -> int:
         """Rows of the batch that runs."""
-        return self._running
+        return len(self._current)
 
     def submit(self, rows: Sequence[Row]) -> None:
         """Let these rows wait for a batch: all of them, or none.
@@ -79,8 +79,8 @@ class Batcher:
             self._changed.notify_all()
 
     def close(self, seconds: float) -> bool:
-        """Take no more rows and run those that wait; after ``seconds`` they fail. Whether all were
-        run."""
+        """Take no more rows and run those that wait; after ``seconds`` they fail, and those that
+        run too. Whether all were run."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -88,9 +88,10 @@ class Batcher:
         done = not self._thread.is_alive()
         if not done:
             with self._changed:
-                left, self._queue = list(self._queue), deque[Row]()
+                left = [*self._current, *self._queue]
+                self._queue.clear()
             for row in left:
-                row.fail(busy("The server stopped before this row ran"))
+                row.fail(busy("The server stopped before the answer was complete"))
         return done
 
     def _work(self) -> None:
@@ -100,7 +101,6 @@ class Batcher:
                 return
             if not rows:  # all of them were cancelled
                 continue
-            self._running = len(rows)
             try:
                 self._ran(rows)
                 run_apart(self._run, rows)
@@ -110,7 +110,7 @@ class Batcher:
                 for row in rows:  # whatever happened, nobody waits for ever
                     if not row.cancelled:
                         row.fail(failed(None))
-                self._running = 0
+                self._current = []
 
     def _next(self) -> list[Row] | None:
         """The next batch, once it is full or the first row waited long enough; ``None`` to end."""
@@ -125,8 +125,8 @@ class Batcher:
                 if left <= 0 or not self._changed.wait(left):
                     break
             alive = deque(row for row in self._queue if not row.cancelled)
-            chosen, self._queue = choose(alive, self._rows, self._fits)
-            return chosen
+            self._current, self._queue = choose(alive, self._rows, self._fits)
+            return self._current
 
 
 def choose(

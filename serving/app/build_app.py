@@ -34,6 +34,9 @@ from .tasks import Pooling
 
 log = logging.getLogger("adapterdock")
 
+_AT_ONCE = 1.0
+"""Seconds for what takes no time once nothing runs."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -129,7 +132,8 @@ def build_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
             follower.start()
         service.ready = True
         yield
-        await stop(app, settings.drain)
+        if not drain.closing:  # a server that drains by itself has waited already
+            await stop(app, settings.drain)
         await asyncio.to_thread(follower.close)
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
@@ -160,14 +164,13 @@ async def stop(app: FastAPI, seconds: float) -> bool:
     batcher: Batcher = app.state.batcher
     service.ready = False
     drain.close()
-    loop = asyncio.get_running_loop()
-    until = loop.time() + seconds
     done = await drain.finished(seconds)
-    ran = await asyncio.to_thread(batcher.close, max(until - loop.time(), 0.1))
-    if not (done and ran):
+    ran = await asyncio.to_thread(batcher.close, _AT_ONCE)
+    if not done:
         log.warning(
             "The server stopped after %g seconds, before every answer was complete", seconds
         )
+        await drain.finished(_AT_ONCE)  # those that were cut are told
     return done and ran
 
 

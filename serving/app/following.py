@@ -83,7 +83,7 @@ class Follower:
         on_look: Callable[[str], object] = lambda result: None,
         **options: Any,
     ) -> None:
-        self._engine, self._path, self._period = engine, path, period
+        self.engine, self._path, self._period = engine, path, period
         self._on_look, self._options = on_look, options
         self._stopping = threading.Event()
         self._one = threading.Lock()
@@ -124,13 +124,13 @@ class Follower:
     # -- one look --------------------------------------------------------------------------
 
     def _changed(self) -> str:
-        host = self._engine.host
+        host = self.engine.host
         file = open_manifest(self._path, **overrides_of(host))
         policies = policies_in_force(file, self._options.get("policy"))
         plan = plan_change(host, file, **self._options)
         if plan:
             apply_plan(host, plan)
-            self._engine.changed()
+            self.engine.changed()
             log.info("%s: applied\n%s", self._path, plan)
         self.standing = self._served(plan.lock, policies)
         return "switched" if plan else "unchanged"
@@ -153,7 +153,7 @@ class Follower:
     def _wanted(self) -> Mapping[str, str]:
         """What the lock says, if it can be read."""
         try:
-            lock = lock_of(open_manifest(self._path, **overrides_of(self._engine.host)))
+            lock = lock_of(open_manifest(self._path, **overrides_of(self.engine.host)))
         except AdapterdockError:
             return {}
         return {} if lock is None else digests_of(lock)
@@ -193,7 +193,7 @@ class Follower:
             looked = time.monotonic()
 
     def _read_marks(self) -> Mapping[Path, tuple[int, ...] | None]:
-        deployment = self._engine.host.deployment
+        deployment = self.engine.host.deployment
         files = deployment.file.files if deployment else ()
         policy = self._options.get("policy")
         paths = [self._path, lock_path(self._path), *files, *([Path(policy)] if policy else [])]

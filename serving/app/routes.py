@@ -95,6 +95,10 @@ class Service:
             for name, one in lock.adapters.items()
             if one.files
         }
+        compositions = self.engine.host.state.compositions
+        sizes |= {
+            name: sum(sizes.get(member, 0) for member in of) for name, of in compositions.items()
+        }
         return status_of(self.follower.standing, deployment.file, lock, sizes, ready=self.ready)
 
     def _deployment(self) -> Deployment:

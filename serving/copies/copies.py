@@ -131,9 +131,11 @@ class Copies:
 
     def _keep(self, digest: str, build: Build, facts: tuple[FileFact, ...] | None) -> Path:
         folder = self.path(digest)
+        new = digest not in self._used or self._pid != os.getpid()
         self._used[digest] = None
         with guarded(self._root):
-            self._hold()  # before the look, so that a sweeper sees this use or was first
+            if new:
+                self._hold()  # before the look, so that a sweeper sees this use or was first
             for _ in range(_RACES):
                 with suppress(OSError):
                     os.utime(folder)

@@ -76,7 +76,8 @@ def probe_fleet(
         served = [one.name for one in row.adapters if one.state in ("same", "differs", "unknown")]
         if row.asked is None or not served:
             return None
-        return probe(replica, served, line, prompts)
+        known = {one.name for one in row.adapters}
+        return probe(replica, served, line, prompts, adapters=known)
 
     pairs = list(zip(fleet.replicas, fleet.rows, strict=True))
     return tuple(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...manifests.findings import serving as codes
@@ -46,9 +46,18 @@ class Probed:
 
 
 def probe(
-    replica: Replica, names: Sequence[str], line: Line, prompts: Sequence[str] = PROMPTS
+    replica: Replica,
+    names: Sequence[str],
+    line: Line,
+    prompts: Sequence[str] = PROMPTS,
+    *,
+    adapters: Collection[str] = (),
 ) -> Probed:
-    """Ask the base and each of ``names`` the prompts, with temperature 0."""
+    """Ask the base and each of ``names`` the prompts, with temperature 0.
+
+    The base is a model without a parent that is none of ``names`` and no other of ``adapters``:
+    not every server says what the parent of an adapter is.
+    """
     differs: dict[str, bool] = {}
     empty: set[str] = set()
     until = time.monotonic() + REPLICA_SECONDS
@@ -61,7 +70,7 @@ def probe(
         return _complete(replica, model, prompt, line, min(left, PROBE_SECONDS))
 
     try:
-        bases = list_models(replica, line).bases - {*names}
+        bases = list_models(replica, line).bases - {*names, *adapters}
         if not bases:
             raise NotAnsweredError("its list of models has no base to compare with")
         base = min(bases)

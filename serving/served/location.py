@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from ...manifests.bounds import LOCK_BYTES, MANIFEST_BYTES
 from ...manifests.findings import lock as lock_codes
 from ...manifests.findings import serving as codes
 from ...manifests.findings.errors import AdapterdockError, LockError, ManifestError, SourceError
 from ...manifests.findings.finding import Finding, Where
-from ...manifests.language.source import Source
+from ...manifests.language.source import Source, SourceSyntaxError
 from ...manifests.lock_samples import samples_path
 from ...manifests.lockfile import Lock, lock_path
 from ...manifests.manifest import ManifestFile
@@ -24,6 +25,7 @@ from ...registry.files.disk import remove
 from ...registry.files.scratch import scratch_folder
 from ...registry.locks.project import MANIFEST, lock_of, open_manifest
 from ...registry.locks.state import lock_name
+from ...registry.sources.failures import scrub
 from ...registry.sources.open import open_source
 
 _URL = re.compile(r"(?!file:)[A-Za-z][A-Za-z0-9+.-]+://", re.IGNORECASE)
@@ -46,10 +48,11 @@ class Found:
 
 
 class Location:
-    """The place of one manifest. ``text`` is as the caller wrote it."""
+    """The place of one manifest. ``text`` is as the caller wrote it, without secrets."""
 
     def __init__(self, text: str, *, offline: bool = False) -> None:
-        self.text: str = text
+        self.text: str = scrub(text) if is_url(text) else text
+        self._url = text
         self._read: Read | None = None
         self._folder: Path | None = None
         self._before: tuple[tuple[str | None, ...] | None, Found] | None = None
@@ -58,14 +61,14 @@ class Location:
         if is_url(text):
             self._name = text.rstrip("/").rpartition("/")[2]
         else:
-            path = text.removeprefix("file://")
+            path = unquote(urlsplit(text).path) if text.lower().startswith("file:") else text
             self._name = Path(path).name
         self._path = Path(path)
 
     @property
     def is_remote(self) -> bool:
         """Whether it must be asked for, each time."""
-        return is_url(self.text)
+        return is_url(self._url)
 
     def read(self) -> Found:
         """The manifest and its lock, read together.
@@ -161,18 +164,7 @@ class Location:
 
     def _opened(self) -> Read:
         if self._read is None:
-            place, _, _ = self.text.rstrip("/").rpartition("/")
-            if place.lower().startswith("hf://"):
-                self._read = _hub_reader(self.text, self._offline)
-            else:
-                storage = open_storage(place, directory=Path.cwd(), offline=self._offline)
-
-                def read(name: str, limit: int) -> bytes | None:
-                    with suppress(FileNotFoundError):
-                        return storage.read(name, limit)
-                    return None
-
-                self._read = read
+            self._read = _reader(self._url, self.text, self._offline)
         return self._read
 
     def _fetched(self) -> Path:
@@ -209,16 +201,51 @@ def is_url(text: str) -> bool:
     return _URL.match(text) is not None
 
 
-def _hub_reader(text: str, offline: bool) -> Read:
-    source = Source.parse(text)
-    folder = replace(source, path=posixpath.dirname(source.path))
+def _reader(text: str, shown: str, offline: bool) -> Read:
+    """Reads files beside the manifest at this URL. Raises :class:`SourceError` for a URL that
+    cannot have any."""
+    try:
+        source = Source.parse(text)
+        folder = replace(source, location=source.location.rpartition("/")[0])
+        if source.is_hub:
+            folder = replace(source, path=posixpath.dirname(source.path))
+        known = not (source.is_registry or source.is_oci or source.is_archive)
+        known = known and bool(source.path or not source.is_hub)
+        reason = "" if known and folder.location else "it does not name a file in a folder"
+        Source.parse(str(folder))
+    except SourceSyntaxError as error:
+        raise _bad_url(shown, str(error)) from error
+    if reason:
+        raise _bad_url(shown, reason)
+    return _hub_reader(folder, offline) if source.is_hub else _file_reader(folder, offline)
 
+
+def _file_reader(folder: Source, offline: bool) -> Read:
+    storage = open_storage(folder, directory=Path.cwd(), offline=offline)
+
+    def read(name: str, limit: int) -> bytes | None:
+        with suppress(FileNotFoundError):
+            return storage.read(name, limit)
+        return None
+
+    return read
+
+
+def _hub_reader(folder: Source, offline: bool) -> Read:
     def read(name: str, limit: int) -> bytes | None:
         opened = open_source(folder, directory=Path.cwd(), offline=offline)  # at its revision now
         fact = opened.files().get(name)
         return None if fact is None else opened.read(name, 0, min(fact.size, limit))
 
     return read
+
+
+def _bad_url(shown: str, reason: str) -> SourceError:
+    return SourceError(
+        codes.BAD_MANIFEST_URL.finding(
+            f"Invalid URL of a manifest: {reason}", Where(file=shown), found=shown
+        )
+    )
 
 
 def _not_alone(file: ManifestFile) -> Iterable[Finding]:

@@ -211,10 +211,10 @@ class Served(AbstractContextManager["Served"]):
         except AdapterdockError as error:
             return self._refused(error), error
         except Exception as error:
-            _log.exception("A look at %s broke off", self._location.text)
+            _log.exception("A look at %s failed", self._location.text)
             found = f"{type(error).__name__}: {error}"
             broken = AttachError(
-                codes.LOOK_BROKE_OFF.finding(f"A look at the manifest broke off: {found}")
+                codes.LOOK_FAILED.finding(f"A look at the manifest failed: {found}")
             )
             broken.__cause__ = error
             return self._refused(broken), broken
@@ -294,6 +294,13 @@ class Served(AbstractContextManager["Served"]):
                 if fingerprint is None
                 else fingerprint.model_dump(mode="json", exclude_none=True),
                 _frozen(digests),
+                _frozen(
+                    {
+                        n: one.digest
+                        for n, one in found.lock.adapters.items()
+                        if lock.adapters[n].digest != one.digest
+                    }
+                ),
             ),
         )
 
@@ -330,7 +337,7 @@ class Served(AbstractContextManager["Served"]):
             _log.info("%s: serving %s%s", self._location.text, said or "less", gone, extra=told)
         if findings != before.findings:
             wrong = [f for f in findings if f.severity is not Severity.WARNING]
-            kept = "; the old adapters are still served" if result == REFUSED else ""
+            kept = "; the old adapters are still served" if state == BEHIND else ""
             for finding in findings:
                 level = logging.ERROR if finding in wrong and state == BEHIND else logging.WARNING
                 _log.log(level, "%s%s\n%s", self._location.text, kept, finding, extra=told)

@@ -78,6 +78,7 @@ class Wanted:
         base: The base's source, as declared.
         fingerprint: The base's, as the lock has it, as plain data.
         digests: By name of an adapter or a composition, its digest.
+        followed: By name of an adapter whose alias is newer than the lock, the lock's digest.
     """
 
     manifest_sha256: str | None = None
@@ -85,6 +86,7 @@ class Wanted:
     base: str | None = None
     fingerprint: Mapping[str, Any] | None = None
     digests: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    followed: Mapping[str, str | None] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,9 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def status_of(serving: Serving, location: str, target: Target | None) -> dict[str, Any]:
-    """The status. ``location`` is the manifest's, as it was named."""
+    """The status. ``location`` is the manifest's, as it was named. ``wanted`` has the digests of
+    what should be served: the lock's, except for what is in ``followed``, whose aliases were
+    promoted since."""
     wanted = serving.wanted
     engine = {"name": None, "version": None}
     if target is not None:
@@ -42,6 +44,7 @@ def status_of(serving: Serving, location: str, target: Target | None) -> dict[st
             for name, one in sorted(serving.adapters.items())
         },
         "wanted": dict(sorted(wanted.digests.items())),
+        "followed": {name: {"locked": locked} for name, locked in sorted(wanted.followed.items())},
         "findings": [finding.as_dict() for finding in serving.findings],
     }
 

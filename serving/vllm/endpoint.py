@@ -67,7 +67,12 @@ class Endpoint:
             from .launch import launch
 
             _log_with_vllm()
-            self._served = await launch(settings, engine_client, state.openai_serving_models)
+            self._served = await launch(
+                settings,
+                engine_client,
+                state.openai_serving_models,
+                api_servers=getattr(args, "api_server_count", None),
+            )
         except AdapterdockError as error:
             raise SystemExit(refusal(error.findings)) from None
 

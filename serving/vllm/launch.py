@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from .served_base import base_findings, unread_base
 from .settings import RUNTIME_UPDATING, Settings
 from .start import engine_findings, loader_findings, setting_findings
 
+log = logging.getLogger("adapterdock")
+
 
 @dataclass(frozen=True)
 class Running:
@@ -33,6 +36,7 @@ class Running:
     load_format: str | None
     max_rank: int | None
     max_loras: int | None
+    on_cpu: bool = False
 
     @classmethod
     def of(cls, config: Any) -> Running:
@@ -45,11 +49,17 @@ class Running:
             None if load_format is None else str(getattr(load_format, "value", load_format)),
             None if lora is None else int(lora.max_lora_rank),
             None if lora is None else int(lora.max_loras),
+            str(config.device_config.device_type) == "cpu",
         )
 
 
 async def launch(
-    settings: Settings, engine: Any, models: Any, *, make: MakeRequest = lora_request
+    settings: Settings,
+    engine: Any,
+    models: Any,
+    *,
+    api_servers: int | None = None,
+    make: MakeRequest = lora_request,
 ) -> Served:
     """Load every adapter of the manifest into the engine, list it, and follow the manifest.
 
@@ -59,6 +69,7 @@ async def launch(
         settings: From the environment; they have a manifest.
         engine: vLLM's ``EngineClient``.
         models: vLLM's ``OpenAIServingModels``.
+        api_servers: How many API servers the engine has.
         make: Makes the engine's requests for adapters.
 
     Returns:
@@ -68,9 +79,12 @@ async def launch(
         AdapterdockError: The manifest cannot be served.
     """
     running = Running.of(engine.vllm_config)
-    wrong = list(_setup_findings(settings, running, models))
+    wrong = list(_setup_findings(settings, running, models, api_servers))
     if wrong:
         raise UsageError(*wrong)
+    if running.on_cpu:
+        message = "Requests for the base may be answered with an adapter's weights on a CPU"
+        log.warning("%s", codes.BASE_MIXED.finding(message))
     loop = asyncio.get_running_loop()
     adapters = EngineAdapters(loop, engine, models, lazy=settings.lazy, make=make)
     served = await asyncio.to_thread(_start, settings, running, adapters)
@@ -98,11 +112,13 @@ def _start(settings: Settings, running: Running, adapters: EngineAdapters) -> Se
     return served
 
 
-def _setup_findings(settings: Settings, running: Running, models: Any) -> Iterator[Finding]:
+def _setup_findings(
+    settings: Settings, running: Running, models: Any, api_servers: int | None
+) -> Iterator[Finding]:
     """The checks of the start again, for servers whose start had none, and with the engine's own
     values."""
     yield from setting_findings(settings)
-    arguments = Arguments(is_server=True, enable_lora=running.max_rank is not None)
+    arguments = Arguments(enable_lora=running.max_rank is not None, api_servers=api_servers)
     yield from engine_findings(settings, arguments, installed_version())
     yield from loader_findings(settings)
     others = [type(one).__name__ for one in models.lora_resolvers]

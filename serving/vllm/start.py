@@ -47,15 +47,18 @@ def start_findings(
 ) -> list[Finding]:
     """Why a server with this environment and these arguments may not start; without the network.
 
-    Where no manifest is set and ``VLLM_PLUGINS`` does not name the plugin, it is not in use, and
-    nothing is checked.
+    Nothing is checked where no manifest is set and ``VLLM_PLUGINS`` does not name the plugin, which
+    is then not in use; and for programs that are no server of vLLM (vLLM also runs plugins in a
+    helper that inspects models).
     """
+    arguments = read_arguments(argv)
+    if not arguments.is_server:
+        return []
     try:
         settings = read_settings(environ)
         if settings.manifest is None and not settings.is_named:
             return []
         accepted = accepted_codes(settings.accept)
-        arguments = read_arguments(argv)
         findings = [
             *setting_findings(settings),
             *engine_findings(settings, arguments, version),
@@ -96,7 +99,7 @@ def engine_findings(
             "VLLM_USE_RUST_FRONTEND is set: that frontend loads no endpoint plugins",
             hint="Unset VLLM_USE_RUST_FRONTEND.",
         )
-    if arguments.is_server and not arguments.enable_lora:
+    if not arguments.enable_lora:
         yield codes.ENGINE_UNSUPPORTED.finding(
             "vLLM is started without --enable-lora", hint="Add --enable-lora."
         )

@@ -193,7 +193,7 @@ def test_a_sum_is_served_as_one_adapter(server: VllmServer) -> None:
 
 
 def test_mixed_requests_get_the_text_of_their_own_adapter(server: VllmServer) -> None:
-    names = ["base", "pirate", "salesman", "privateer"] * 4
+    names = ["pirate", "salesman", "privateer"] * 6  # not the base: see AD967
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda name: says(server, name), names))
 
@@ -220,11 +220,11 @@ def test_a_promotion_is_rolled_out_under_load(server: VllmServer, desk: Desk) ->
 
     def ask(number: int) -> None:
         begun = time.monotonic()
-        answers.append(Answer(begun, server.ask("voice", tokens=6)))
+        answers.append(Answer(begun, server.ask("voice", tokens=4)))
         if number == 60:
             promoted.set()
 
-    old = server.ask("voice", tokens=6)
+    old = server.ask("voice", tokens=4)
     with ThreadPoolExecutor(8) as pool:
         work = [pool.submit(ask, number) for number in range(200)]
         promoted.wait(300)
@@ -235,7 +235,7 @@ def test_a_promotion_is_rolled_out_under_load(server: VllmServer, desk: Desk) ->
         switched = time.monotonic()
         for one in work:
             one.result()  # none failed
-    new = server.ask("voice", tokens=6)
+    new = server.ask("voice", tokens=4)
     assert new != old and new.startswith("Capital of England")
     assert {answer.text for answer in answers} <= {old, new}  # none mixed
     late = [answer for answer in answers if answer.begun > switched]
@@ -249,10 +249,10 @@ def test_a_bad_adapter_is_refused_and_the_old_one_answers(server: VllmServer, de
     weights.write_bytes(good[:-4] + b"\x00\x00\xc0\x7f")  # NaN
     try:
         desk.lock(upgrade=["salesman"])
-        wait_for(lambda: server.status()["state"] == "behind")
-        findings = server.status()["findings"]
-        assert "AD866" in [finding["code"] for finding in findings]
-        assert "salesman" in json.dumps(findings)
+        wait_for(lambda: "AD866" in [one["code"] for one in server.status()["findings"]])
+        status = server.status()
+        assert status["state"] == "behind"
+        assert "salesman" in json.dumps(status["findings"])
         says(server, "salesman")
         says(server, "base")
     finally:
@@ -305,7 +305,7 @@ def test_sources_that_vanish_and_a_cleaned_cache_change_no_answer(
     weights.write_bytes(good)
 
 
-# -- killed, and started again as two API servers ---------------------------------------------------
+# -- killed, and started again as two API servers --------------------------------------------------
 
 
 def test_after_a_kill_two_api_servers_serve_what_was_served(
@@ -338,7 +338,7 @@ def test_a_rollback_reaches_both_api_servers(desk: Desk, running: Running) -> No
         says(server, "salesman")
 
 
-# -- a start that is refused -------------------------------------------------------------------------
+# -- a start that is refused -----------------------------------------------------------------------
 
 
 def test_another_base_of_the_same_shape_ends_the_start_in_seconds(
@@ -359,7 +359,7 @@ def test_another_base_of_the_same_shape_ends_the_start_in_seconds(
     assert "Initializing a V1 LLM engine" not in server.output
 
 
-# -- lazy --------------------------------------------------------------------------------------------
+# -- lazy ------------------------------------------------------------------------------------------
 
 
 def test_a_lazy_server_loads_by_request_follows_and_has_no_open_routes(
@@ -380,7 +380,7 @@ def test_a_lazy_server_loads_by_request_follows_and_has_no_open_routes(
     says(server, "pirate-0", "pirate")
 
 
-# -- what vLLM does by itself ------------------------------------------------------------------------
+# -- what vLLM does by itself ----------------------------------------------------------------------
 
 
 def test_vllm_alone_does_with_bad_adapters_what_the_table_says(

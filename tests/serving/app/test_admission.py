@@ -139,7 +139,9 @@ def test_a_body_that_is_no_object_is_refused(client: TestClient, content: bytes)
 
 
 def test_a_template_that_rejects_messages_says_so(tmp_path: Path) -> None:
-    template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}w5"
+    template = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}w5"
+    )
     manifest = write_served(tmp_path, tiny_llama(), {"a": TARGETS}, template=template)
     with served(manifest) as client:
         chat = {"model": "a", "messages": [{"role": "system", "content": "w5"}]}

@@ -29,7 +29,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("served")
     prompt = {"kind": PromptTuningConfig, "task_type": "CAUSAL_LM", "num_virtual_tokens": 3}
     adapters: dict[str, dict[str, Any]] = {
-        **{name: TARGETS for name in ("a", "b", "c", "broken", "needy")},
+        **dict.fromkeys(("a", "b", "c", "broken", "needy"), TARGETS),
         "virtual": prompt,
     }
     path = write_served(
@@ -212,9 +212,7 @@ def test_streamed_rows_add_up_to_the_whole_answers(client: TestClient) -> None:
 def test_a_streamed_chat_begins_with_its_role(client: TestClient) -> None:
     request = {"model": "a", "messages": CHAT, "temperature": 0, "max_tokens": 5}
     whole = client.post("/v1/chat/completions", json=request).json()["choices"][0]
-    deltas = [
-        one["choices"][0]["delta"] for one in stream(client, "/v1/chat/completions", request)
-    ]
+    deltas = [one["choices"][0]["delta"] for one in stream(client, "/v1/chat/completions", request)]
     assert deltas[0] == {"role": "assistant", "content": ""}
     assert "".join(delta.get("content", "") for delta in deltas) == whole["message"]["content"]
 
@@ -227,7 +225,10 @@ def test_a_stream_that_cannot_begin_has_a_status(client: TestClient) -> None:
 def test_a_chat_is_rendered_by_the_base_template(client: TestClient) -> None:
     messages = [
         {"role": "system", "content": "w5"},
-        {"role": "user", "content": [{"type": "text", "text": "w9 "}, {"type": "text", "text": "w11"}]},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "w9 "}, {"type": "text", "text": "w11"}],
+        },
     ]
     request = {"model": "a", "messages": messages, "temperature": 0, "max_completion_tokens": 8}
     answer = client.post("/v1/chat/completions", json=request).json()

@@ -39,7 +39,16 @@ def test_keys_come_from_a_file_with_comments(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ,\n", "mobile", f"={KEY}", "mobile=sesame", f"a={KEY},b={KEY}", f"a b={KEY}", "file:/no"],
+    [
+        "",
+        " ,\n",
+        "mobile",
+        f"={KEY}",
+        "mobile=sesame",
+        f"a={KEY},b={KEY}",
+        f"a b={KEY}",
+        "file:/no",
+    ],
 )
 def test_a_value_that_cannot_be_used_is_refused_and_no_key_is_shown(text: str) -> None:
     with pytest.raises(UsageError) as refused:

@@ -209,7 +209,7 @@ def test_a_copy_that_is_used_while_it_is_removed_comes_back(
     hold.unlink()
     remover = Copies.__new__(Copies)
     looks: list[int] = []
-    held = Copies._held
+    held = Copies._held  # pyright: ignore[reportPrivateUsage]
 
     def looking(self: Copies) -> frozenset[str]:
         looks.append(1)
@@ -280,9 +280,11 @@ def test_threads_and_processes_that_copy_the_same_share_it(store: Store, tmp_pat
     digest, found = files(tmp_path / "a", "a")
     folders: list[Path] = []
     every = [Copies(store) for _ in range(6)]
-    threads = [
-        threading.Thread(target=lambda c=c: folders.append(c.copy(digest, found))) for c in every
-    ]
+
+    def act(copies: Copies) -> None:
+        folders.append(copies.copy(digest, found))
+
+    threads = [threading.Thread(target=act, args=(copies,)) for copies in every]
     for thread in threads:
         thread.start()
     for thread in threads:

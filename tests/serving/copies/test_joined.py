@@ -149,7 +149,7 @@ def test_what_is_more_than_plain_pairs_is_refused(
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter)
-    model.save_pretrained(members.folder / "query")
+    model.save_pretrained(str(members.folder / "query"))
     path = members.folder / "query" / "adapter_config.json"
     data = json.loads(path.read_text())
     path.write_text(json.dumps({**data, "base_model_name_or_path": NAME}))

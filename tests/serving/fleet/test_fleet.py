@@ -18,7 +18,7 @@ from adapterdock.serving.fleet.compare import ReplicaRow
 from adapterdock.serving.fleet.fleet import Round, ask_fleet, probe_fleet, wait_for_fleet
 from adapterdock.serving.served.served import Served
 from support.project import Project
-from support.replicas import ReplicaServer, certificate, models_of, status_of
+from support.replicas import ReplicaServer, certificate, digests_of, models_of, status_of
 
 Make = Callable[..., ReplicaServer]
 OTHER = "sha256:" + "9" * 64
@@ -74,12 +74,23 @@ LIES: dict[str, Any] = {
 }
 
 
+REASONS = {
+    "endless": "more than 16777216 bytes",
+    "a huge body": "more than 16777216 bytes",
+    "cut off": "cut off",
+    "no HTTP": "does not speak HTTP",
+    "HTTP 500": "HTTP 500",
+}
+
+
 @pytest.mark.parametrize("lie", LIES)
 def test_a_replica_that_lies_is_a_row(lie: str, lock: Lock, replica: Make) -> None:
     server = replica()
     server.answers["/v1/adapterdock/status"] = LIES[lie]
     row = one_row(lock, server.url, seconds=20)
     assert (row.state, row.asked, [f.code for f in row.findings]) == ("unknown", None, ["AD978"])
+    if lie in REASONS:
+        assert REASONS[lie] in row.findings[0].message
 
 
 @pytest.mark.parametrize("mode", ["silent", "drip", "stall"])
@@ -274,6 +285,21 @@ def test_an_adapter_that_answers_as_the_base_differs(lock: Lock, replica: Make) 
     }
     assert (row.state, [f.code for f in row.findings]) == ("differs", ["AD979"])
     assert row.findings[0].found == "both, tone"
+
+
+def test_an_adapter_without_a_parent_is_not_taken_for_the_base(lock: Lock, replica: Make) -> None:
+    """As our own app lists them, with one more than the lock has."""
+    digests = {**digests_of(lock), "a-first": OTHER}
+    server = replica().serves(lock, adapters={n: {"digest": d} for n, d in digests.items()})
+    server.answers["/v1/models"] = models_of(digests)
+    for card in server.answers["/v1/models"]["data"]:
+        del card["parent"]
+    server.says = lambda model, prompt: "the same" if model != "a-first" else "another"
+    row = probed(lock, server)
+    assert {one.name: one.acts for one in row.adapters} == {
+        "a-first": None,
+        **dict.fromkeys(digests_of(lock), False),
+    }
 
 
 def test_one_prompt_with_another_answer_is_enough(lock: Lock, replica: Make) -> None:

@@ -48,7 +48,9 @@ def test_a_promotion_is_served_without_a_new_lock(team: Team) -> None:
     assert served.look().changed == ("tone",)
     assert revision(served) == "2.0.0"
     assert served.status()["state"] == "serving"
-    assert served.status()["wanted"]["tone"] == served.current()["tone"].digest
+    status = served.status()
+    assert status["wanted"]["tone"] == served.current()["tone"].digest
+    assert status["followed"] == {"tone": {"locked": team.project.lock.adapters["tone"].digest}}
     assert served.look().result == "unchanged"
     assert team.project.lock_file.read_bytes() == lock
 
@@ -180,6 +182,6 @@ def test_a_lock_that_catches_up_is_obeyed_again(team: Team) -> None:
     path = served.current()["tone"].path
     adapterdock.lock(team.project.manifest, upgrade=["tone"])
     assert served.look().result == "unchanged"
-    assert served.current()["tone"].path == path
+    assert served.current()["tone"].path == path and served.status()["followed"] == {}
     shutil.rmtree(team.place)
     assert served.look().result == "unchanged" and revision(served) == "2.0.0"

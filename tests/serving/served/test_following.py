@@ -106,7 +106,7 @@ def test_many_threads_resolve_while_it_switches(desk: Project) -> None:
     def ask() -> None:
         while not stop.is_set():
             found, everything = served.resolve("tone"), served.current()
-            if not isinstance(found, ServedAdapter) or everything.keys() != {"tone"}:
+            if not isinstance(found, ServedAdapter) or list(everything) != ["tone"]:
                 wrong.append(str(found))
                 continue
             seen.add(found.digest)
@@ -114,13 +114,14 @@ def test_many_threads_resolve_while_it_switches(desk: Project) -> None:
                 wrong.append(f"{found.digest} at {found.path}")
             if not (found.path / WEIGHTS).is_file():
                 wrong.append(f"no file in {found.path}")
-            served.status(), served.metrics()
+            assert served.status() and served.metrics()
+            time.sleep(0.002)
 
     threads = [threading.Thread(target=ask) for _ in range(8)]
     for thread in threads:
         thread.start()
     wanted = {digest_of(served)}
-    for seed in range(2, 8):
+    for seed in range(2, 6):
         wanted.add(retrain(desk, seed))
         assert served.look().result == "switched"
     stop.set()

@@ -6,7 +6,12 @@ from pathlib import Path
 
 import adapterdock
 import pytest
-from adapterdock.manifests.findings.errors import AdapterdockError, LockError, ManifestError
+from adapterdock.manifests.findings.errors import (
+    AdapterdockError,
+    LockError,
+    ManifestError,
+    SourceError,
+)
 from adapterdock.serving.served.location import is_url
 from adapterdock.serving.served.served import Served
 from support.hub_server import HubServer
@@ -197,3 +202,22 @@ def test_a_file_url_and_a_folder_are_read_from_the_disk(project: Project, tmp_pa
         served = Served(text)
         served.start()
         assert sorted(served.current()) == ["tone"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "registry://team/refunds@prod",
+        "https://host",
+        "https://user:hunter22@host/team/adapters.yaml",
+        "https://host/team/adapters.yaml?token=secret",
+        "hf://org",
+    ],
+)
+def test_a_url_that_cannot_name_a_manifest_is_refused(text: str) -> None:
+    served = Served(text)
+    with pytest.raises(SourceError) as caught:
+        served.start()
+    assert codes(caught.value.findings) == ["AD958"]
+    said = f"{caught.value} {served.status()}"
+    assert "hunter22" not in said and "secret" not in said

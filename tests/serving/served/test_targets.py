@@ -5,6 +5,7 @@ from __future__ import annotations
 import adapterdock
 import pytest
 from adapterdock.manifests.findings.errors import FitError
+from adapterdock.manifests.findings.finding import Finding
 from adapterdock.manifests.findings.serving import TARGET_UNCHECKED
 from adapterdock.serving.served.served import Refusal, Served, ServedAdapter
 from adapterdock.serving.targets.target import Target
@@ -66,10 +67,12 @@ def test_an_adapter_that_the_engine_misreads_keeps_the_old(desk: Project) -> Non
 def test_what_nobody_tried_is_accepted_by_code(
     desk: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "adapterdock.serving.served.prepare.check_base",
-        lambda target, base, where: [TARGET_UNCHECKED.finding("Nobody tried this", where)],
-    )
+    unknown = [TARGET_UNCHECKED.finding("Nobody tried this")]
+
+    def check(*_: object) -> list[Finding]:
+        return unknown
+
+    monkeypatch.setattr("adapterdock.serving.served.prepare.check_base", check)
     with pytest.raises(FitError):
         Served(desk.manifest, target=vllm(16)).start()
     served = Served(desk.manifest, target=vllm(16), accept=["AD948"])

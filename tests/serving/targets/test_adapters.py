@@ -48,8 +48,8 @@ def test_plain_lora_is_served_by_every_engine(engine: str) -> None:
 
 @pytest.mark.parametrize("engine", ALL)
 def test_what_only_acts_in_training_is_served_by_every_engine(engine: str) -> None:
-    config = {"init_lora_weights": "gaussian", "lora_dropout": 0.1, "modules_to_save": []}
-    assert asked(engine, **config, layers_to_transform=None, bias="none") == []
+    config: dict[str, Any] = {"init_lora_weights": "gaussian", "modules_to_save": []}
+    assert asked(engine, lora_dropout=0.1, bias="none", **config) == []
 
 
 @pytest.mark.parametrize("engine", ALL)

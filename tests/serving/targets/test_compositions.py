@@ -21,12 +21,13 @@ K = {name.replace("q_proj", "k_proj"): (16, 8) for name in LLAMA_QV if "q_proj" 
 
 def said(project: Project, target: Target = LIMIT_8, **keys: Any) -> list[Finding]:
     project.base()
-    for name, fields in {
+    made: dict[str, dict[str, Any]] = {
         "one": {},
         "two": {"seed": 1},
         "three": {"seed": 2},
         "elsewhere": {"modules": K, "r": 8, "target_modules": ["k_proj"]},
-    }.items():
+    }
+    for name, fields in made.items():
         project.adapter(name, **fields)
     adapters = {name: f"./{name}" for name in ("one", "two", "three", "elsewhere")}
     manifest = project.write(adapters, **keys)

@@ -54,7 +54,7 @@ def test_status_and_metrics_are_those_of_what_is_served(
     adapterdock.lock(project.write({"tone": "./tone"}))
     monkeypatch.setenv("ADAPTERDOCK_MANIFEST", str(project.manifest))
     monkeypatch.setenv("VLLM_PLUGINS", "adapterdock")
-    monkeypatch.setattr(launch.launch, "__kwdefaults__", {"make": FakeRequest})
+    monkeypatch.setattr(launch.launch, "__kwdefaults__", {"make": FakeRequest, "api_servers": 1})
     engine = FakeEngine(model=str(project.folder / "base"))
     models = FakeModels(engine)
     app, endpoint = App(), Endpoint()

@@ -176,9 +176,10 @@ def test_a_request_that_loads_the_old_version_during_a_switch_does_not_keep_it()
     async def scenario() -> None:
         server = Server(lazy=True)
         await server.serve(adapter("refunds", 1))
-        server.engine.delay = 0.2
+        server.engine.delay = 0.4
         asked = asyncio.create_task(server.models.resolve_lora("refunds"))
         await asyncio.sleep(0.05)
+        server.engine.delay = 0.0  # the new one is loaded sooner
         await server.serve(adapter("refunds", 2))
         await asked
         assert server.paths == {"refunds": str(adapter("refunds", 2).path)}

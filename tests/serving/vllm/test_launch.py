@@ -42,9 +42,11 @@ class Launched:
         self.engine = FakeEngine(**{"model": str(project.folder / "base"), **config})
         self.models = FakeModels(self.engine)
 
-    async def __call__(self, **settings: Any) -> Served:
+    async def __call__(self, api_servers: int = 1, **settings: Any) -> Served:
         chosen = Settings(str(self.project.manifest), plugins=("adapterdock",), **settings)
-        return await launch(chosen, self.engine, self.models, make=FakeRequest)
+        return await launch(
+            chosen, self.engine, self.models, api_servers=api_servers, make=FakeRequest
+        )
 
 
 def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -198,5 +200,26 @@ def test_the_loop_answers_while_the_manifest_is_read(
             beats += 1
         (await launching).close()
         assert beats > 5
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(("device", "warned"), [("cpu", True), ("cuda", False)])
+def test_a_server_on_a_cpu_says_what_it_gets_wrong(
+    locked: Project, caplog: pytest.LogCaptureFixture, device: str, warned: bool
+) -> None:
+    async def scenario() -> None:
+        with await Launched(locked, device=device)():
+            pass
+
+    run(scenario)
+    assert ("AD967" in caplog.text) is warned
+
+
+def test_lazy_loading_in_two_api_servers_ends_the_start(locked: Project) -> None:
+    async def scenario() -> None:
+        with pytest.raises(AdapterdockError) as caught:
+            await Launched(locked)(api_servers=2, lazy=True)
+        assert caught.value.code == "AD961"
 
     run(scenario)

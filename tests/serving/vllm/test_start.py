@@ -44,6 +44,12 @@ def test_without_settings_nothing_is_checked() -> None:
     assert start_findings({}, [MODULE, "--model", "M"], "0.20.0") == []
 
 
+@pytest.mark.parametrize("program", ["notebook.py", "/env/vllm/model_executor/models/registry.py"])
+def test_a_program_that_is_no_server_is_not_checked(program: str) -> None:
+    settings = {"ADAPTERDOCK_MANIFEST": "/nowhere.yaml", "VLLM_PLUGINS": "adapterdock"}
+    assert start_findings(settings, [program], "0.32.0") == []
+
+
 def test_a_copy_of_the_base_elsewhere_is_the_same_base(locked: Project) -> None:
     (locked.folder / "base").rename(locked.folder / "moved")
     assert found(locked, model="moved") == []

@@ -68,9 +68,11 @@ test-registries: $(STAMP)
 SERVING := .serving
 VLLM := 0.32.0
 VLLM_STAMP := $(SERVING)/vllm/.installed-$(VLLM)
+RAY := 2.60.0
+RAY_STAMP := $(SERVING)/ray/.installed-$(RAY)
 
-test-serving: $(STAMP) $(VLLM_STAMP)
-	ADAPTERDOCK_TEST_VLLM=$(SERVING)/vllm/bin/python \
+test-serving: $(STAMP) $(VLLM_STAMP) $(RAY_STAMP)
+	ADAPTERDOCK_TEST_VLLM=$(SERVING)/vllm/bin/python ADAPTERDOCK_TEST_RAY=$(SERVING)/ray/bin/python \
 		$(BIN)/python -m pytest -m serving -s -v --timeout 1500 tests/serving_real
 
 # vLLM's own requirements, without torchvision and its kin, which text does not need; then
@@ -85,6 +87,16 @@ $(VLLM_STAMP): pyproject.toml tests/serving_real/requirements.py
 		$(SERVING)/vllm/bin/python -m pip install --quiet -r $(SERVING)/vllm/requirements.txt
 	$(SERVING)/vllm/bin/python -m pip freeze --exclude adapterdock > $(SERVING)/vllm/pins.txt
 	$(SERVING)/vllm/bin/python -m pip install --quiet -c $(SERVING)/vllm/pins.txt -e .
+	@touch $@
+
+# What ours and Ray have in common is pinned as in our own environment.
+$(RAY_STAMP): pyproject.toml constraints.txt
+	@echo "installing Ray into $(SERVING)/ray (two minutes) ..."
+	$(PYTHON) -m venv $(SERVING)/ray
+	@test $(TORCH_BUILD) = default || PIP_EXTRA_INDEX_URL="$$PIP_EXTRA_INDEX_URL $(TORCH_INDEX)" \
+		$(SERVING)/ray/bin/python -m pip install --quiet 'torch==$(TORCH)+cpu' 2>/dev/null || true
+	$(SERVING)/ray/bin/python -m pip install --quiet -c constraints.txt 'ray[serve]==$(RAY)' \
+		-e '.[ray]'
 	@touch $@
 
 # FUZZ_INPUTS and FUZZ_SEED say how many and which.

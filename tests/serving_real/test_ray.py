@@ -121,9 +121,7 @@ def test_a_key_is_needed_and_its_names_are_those_of_the_policy(server: RayServer
     assert ask(server, "salesman", MOBILE)[0] == 404
 
 
-def test_a_new_lock_is_served_under_load_without_a_restart(
-    server: RayServer, folder: Path
-) -> None:
+def test_a_new_lock_is_served_under_load_without_a_restart(server: RayServer, folder: Path) -> None:
     write(folder, {"pirate": "devil"})
     said: list[str] = []
 
@@ -143,9 +141,7 @@ def test_a_new_lock_is_served_under_load_without_a_restart(
 
 def test_a_broken_manifest_keeps_what_is_served(server: RayServer, folder: Path) -> None:
     (folder / "adapters.yaml").write_text("version: 1\nadapters: {pirate: 5}\n")
-    wait_for(
-        lambda: server.send("/v1/adapterdock/status", key=KEY)[1]["state"] == "behind", 60
-    )
+    wait_for(lambda: server.send("/v1/adapterdock/status", key=KEY)[1]["state"] == "behind", 60)
     assert ask(server, "pirate")[0] == 200
 
 

@@ -157,7 +157,11 @@ def test_a_copy_that_is_held_is_never_moved(
     """Not even for a moment: an engine may read it then."""
     copied(Copies(store), tmp_path, "a")
     moved: list[str] = []
-    monkeypatch.setattr(Copies, "_discard", lambda _, folder, digest: moved.append(digest))
+
+    def discard(_: Copies, folder: Path, digest: str) -> None:
+        moved.append(digest)
+
+    monkeypatch.setattr(Copies, "_discard", discard)
     Copies(store, grace=0.0).serve([])
     assert moved == []
 

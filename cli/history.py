@@ -5,7 +5,7 @@ from __future__ import annotations
 from .console import err, out
 from .options import JsonOption
 from .promote import AliasArgument
-from .registries import NameArgument, RegistriesOption, RegistryOption, opened
+from .registries import NameArgument, RegistriesOption, RegistryOption, never_existed, opened
 from .render import counted, print_table
 
 SCHEMA = "adapterdock.history/1"
@@ -25,16 +25,13 @@ def history(
       adapterdock history team/refunds prod
       adapterdock history team/refunds prod --json | jq '.values[-1]'
     """
-    from ..manifests.findings import registry as codes
-    from ..manifests.findings.errors import SourceError
     from ..registry.catalogue.promote import history as values_of
+    from ..registry.catalogue.reference import name_of
 
     catalogue, reference = opened(name, registry, manifest)
-    values = values_of(catalogue, reference.name, alias)
+    values = values_of(catalogue, name_of(reference), alias)
     if not values:
-        raise SourceError(
-            codes.NOT_PUBLISHED.finding(f"{reference.name}@{alias} never existed", catalogue.where)
-        )
+        raise never_existed(catalogue, reference.name, alias)
     if as_json:
         data = {"name": reference.name, "alias": alias, "values": [vars(one) for one in values]}
         out.as_json(SCHEMA, data)

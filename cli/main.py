@@ -17,7 +17,9 @@ from . import (
     configured,
     diff,
     explain,
+    export,
     fingerprint,
+    fleet,
     history,
     init,
     inspect,
@@ -35,6 +37,7 @@ from . import (
     run,
     sbom,
     search,
+    serve,
     show,
     signing,
     validate,
@@ -82,6 +85,7 @@ Environment:
   ADAPTERDOCK_CACHE   folder for downloaded files (default: ~/.cache/adapterdock)
   ADAPTERDOCK_CONFIG  the file with your registries (default: ~/.config/adapterdock/config.toml)
   ADAPTERDOCK_POLICY  a policy file that applies to every manifest
+  ADAPTERDOCK_FLEET_KEY      key that `fleet status` sends to replicas
   ADAPTERDOCK_DEBUG   1: show tracebacks of errors, as --debug does
   ADAPTERDOCK_MIN_RATE       least bytes per second of a transfer (1024; 0: any)
   ADAPTERDOCK_STALL_SECONDS  seconds over which that rate is measured (30)
@@ -132,7 +136,9 @@ for name, command in (
     ("pull", pull.pull),
     ("show", show.show),
     ("run", run.run),
+    ("serve", serve.serve),
     ("merge", merge.merge),
+    ("export", export.export),
     ("sbom", sbom.sbom),
     ("publish", publish.publish),
     ("sign", signing.sign),
@@ -157,6 +163,7 @@ for name, command in (
 app.add_typer(registry.app, name="registry")
 app.add_typer(cache.app, name="cache")
 app.add_typer(key.app, name="key")
+app.add_typer(fleet.app, name="fleet")
 
 
 def main() -> Any:

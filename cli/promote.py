@@ -15,6 +15,7 @@ from .registries import (
     RegistriesOption,
     RegistryOption,
     WhyOption,
+    never_existed,
     opened,
     who,
 )
@@ -94,6 +95,9 @@ def demote(
     alias: AliasArgument,
     why: WhyOption = None,
     by: ByOption = None,
+    sign: SignOption = None,
+    passphrase_file: PassphraseOption = None,
+    public_key: PublicKeyOption = None,
     dry_run: DryRunOption = False,
     registry: RegistryOption = None,
     manifest: RegistriesOption = None,
@@ -105,14 +109,28 @@ def demote(
     Examples:
 
       adapterdock demote team/refunds staging --why 'not used any more'
+      adapterdock demote team/refunds staging --sign team.key
     """
     from ..registry.catalogue.promote import demote as demote_alias
+    from ..registry.catalogue.reference import name_of
 
+    signer = signer_of(sign, passphrase_file, public_key)
     catalogue, reference = opened(name, registry, manifest)
-    done = demote_alias(catalogue, reference.name, alias, by=who(by), why=why, dry_run=dry_run)
+    done = demote_alias(
+        catalogue,
+        name_of(reference),
+        alias,
+        by=who(by),
+        why=why,
+        signer=signer,
+        dry_run=dry_run,
+    )
     what = f"{reference.name}@{alias}"
     if done is None:
-        say(f"{what} selects nothing already; nothing was written")
+        if not catalogue.listing(reference.name).alias_numbers(alias):
+            raise never_existed(catalogue, reference.name, alias)
+        end = "nothing was written" if signer is None or dry_run else "the value is signed"
+        say(f"{what} selects nothing already; {end}")
         return
     verb = "would select" if dry_run else "selects"
     say(f"{what} {verb} nothing (before: {done.before}); value {done.serial}")

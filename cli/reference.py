@@ -21,6 +21,7 @@ from .configured import SCHEMA as REGISTRIES_SCHEMA
 from .diff import SCHEMA as DIFF_SCHEMA
 from .explain import SCHEMA as CODES_SCHEMA
 from .fingerprint import SCHEMA as FINGERPRINT_SCHEMA
+from .fleet import SCHEMA as FLEET_SCHEMA
 from .help import help_text
 from .history import SCHEMA as HISTORY_SCHEMA
 from .inspect import SCHEMA as INSPECT_SCHEMA
@@ -101,6 +102,7 @@ SCHEMAS = (
         "`url`, `dry_run`, `condemned`, `removed`, `kept`, `left`, `bytes`",
     ),
     ("registry renumber", RENUMBER_SCHEMA, "`url`, `kept`, `moved`, `changed`, `findings`"),
+    ("fleet status", FLEET_SCHEMA, "`manifest`, `exit_status`, `replicas`"),
     ("mirror", MIRROR_SCHEMA, "`origin`, `mirror`, `dry_run`, `id`, `names`, `files`, `bytes`"),
     ("cache ls", CACHE_SCHEMA, "`cache`, `size`, `files`"),
     ("any, after an error", ERROR_SCHEMA, "`exit_status`, `findings`"),

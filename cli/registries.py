@@ -11,6 +11,7 @@ import typer
 from .options import DEFAULT_MANIFEST, manifest_argument
 
 if TYPE_CHECKING:
+    from ..manifests.findings.errors import AdapterdockError
     from ..manifests.manifest import ManifestFile
     from ..registry.catalogue.catalogue import Catalogue
     from ..registry.catalogue.reference import Reference
@@ -81,6 +82,16 @@ def opened(text: str, registry: str | None, manifest: Path | None) -> tuple[Cata
     reference = parse_reference(text)
     file = manifest_of(manifest) if registry is None else None
     return open_registry(reference, registry, file), reference
+
+
+def never_existed(catalogue: Catalogue, name: str, alias: str) -> AdapterdockError:
+    """That no version was ever promoted to an alias."""
+    from ..manifests.findings import registry as codes
+    from ..manifests.findings.errors import SourceError
+
+    return SourceError(
+        codes.NOT_PUBLISHED.finding(f"{name}@{alias} never existed", catalogue.where)
+    )
 
 
 def who(by: str | None) -> str | None:

@@ -41,7 +41,7 @@ def init(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Create a registry in an empty folder.
+    """Create a registry in a folder of its own.
 
     First proves that the storage creates a file only where there is none. A local registry gets a
     `.gitattributes`, so that git changes no bytes.

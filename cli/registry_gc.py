@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 import typer
@@ -10,14 +9,13 @@ import typer
 from ..manifests.findings import registry as codes
 from ..manifests.findings.errors import UsageError
 from .console import err, out, say, status
+from .durations import parse_duration
 from .options import JsonOption
 from .promote import DryRunOption
 from .registries import PlaceArgument, RegistriesOption, manifest_of
 from .render import counted, human_bytes
 
 SCHEMA = "adapterdock.registry-gc/1"
-_DURATION = re.compile(r"([0-9]{1,6})(m|h|d)\Z")
-_SECONDS = {"m": 60, "h": 3600, "d": 86400}
 
 
 def gc(
@@ -81,9 +79,8 @@ def parse_grace(text: str) -> float:
     """Seconds. Raises :class:`UsageError` for invalid text, and for less than an hour."""
     from ..registry.catalogue.hold import LEAST_GRACE
 
-    match = _DURATION.match(text)
-    seconds = float(int(match[1]) * _SECONDS[match[2]]) if match is not None else 0.0
-    if seconds < LEAST_GRACE:
+    seconds = parse_duration(text)
+    if seconds is None or seconds < LEAST_GRACE:
         raise UsageError(
             codes.BAD_REFERENCE.finding(
                 f"Invalid --grace {text[:40]!r}",

@@ -110,4 +110,5 @@ def sign(
         say(f"This key has signed {done.what} already; nothing was written")
         return
     say(f"Signed {done.what}")
+    say(done.digest, indent=2)  # to compare with what the publisher saw
     say(f"key {signer.key.id}", indent=2)

@@ -28,12 +28,17 @@ def versions(
     from ..manifests.findings import registry as codes
     from ..manifests.findings.errors import SourceError
     from ..registry.catalogue.promote import selected
+    from ..registry.catalogue.reference import name_of
 
     catalogue, reference = opened(name, registry, manifest)
-    listing = catalogue.listing(reference.name)
+    listing = catalogue.listing(name_of(reference))
     if not listing.versions:
         raise SourceError(
-            codes.NOT_PUBLISHED.finding(f"{reference.name} is not published", catalogue.where)
+            codes.NOT_PUBLISHED.finding(
+                f"{reference.name} is not published",
+                catalogue.where,
+                hint="Find its name with `adapterdock search`.",
+            )
         )
     aliases = selected(catalogue, listing)
     rows: list[dict[str, object]] = []

@@ -17,7 +17,7 @@ from ..manifests.manifest import ManifestFile
 from .access.access import Access, open_adapter_folder, open_base_folder
 from .access.published import PublishedFolder
 from .access.session import session_for
-from .licences import CARD_LIMIT, card_licence, together
+from .licences import licence_beside, together
 from .locks.inputs import recipe
 from .locks.project import ManifestSource, lock_of, open_manifest
 from .locks.state import require_lock
@@ -25,7 +25,6 @@ from .pull import require_policy
 from .sources.folder import Folder
 
 BASE = "base"
-CARD = "README.md"
 _IN_CARD = "`license` in the metadata of its README.md"
 _ANYWHERE = f"`licence` in the manifest or the registry, or {_IN_CARD}"
 
@@ -253,10 +252,7 @@ def _in_folder(folder: Folder) -> str | None:
     """What the entry of a registry says, else the model card."""
     if isinstance(folder, PublishedFolder) and folder.resolved.entry.licence is not None:
         return folder.resolved.entry.licence
-    card = folder.files().get(CARD)
-    if card is None:
-        return None
-    return card_licence(folder.read(CARD, 0, min(card.size, CARD_LIMIT)))
+    return licence_beside(folder)
 
 
 def _at_revisions(file: ManifestFile, lock: Lock) -> ManifestFile:

@@ -12,6 +12,7 @@ from enum import Enum
 
 from ..manifests.findings.errors import ManifestError
 from ..manifests.reading.document import Bounds, read_document
+from .sources.folder import Folder
 
 
 class Kind(str, Enum):
@@ -109,9 +110,18 @@ def together(base: str | None, adapter: str | None) -> str | None:
     return TOGETHER.get(kinds)
 
 
+CARD = "README.md"
 CARD_LIMIT = 64 << 10
 """Bytes of a model card in which its metadata is looked for."""
 _FRONT = re.compile(rb"\A(?:\xef\xbb\xbf)?---[ \t]*\r?\n(.*?\n)---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+
+
+def licence_beside(folder: Folder) -> str | None:
+    """The licence in the model card of a folder, or ``None``. Raises :class:`SourceError`."""
+    card = folder.files().get(CARD)
+    if card is None:
+        return None
+    return card_licence(folder.read(CARD, 0, min(card.size, CARD_LIMIT)))
 
 
 def card_licence(card: bytes) -> str | None:

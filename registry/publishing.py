@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..manifests.findings import registry as codes
-from ..manifests.findings.errors import FitError, StoreError, UsageError
+from ..manifests.findings.errors import AdapterdockError, FitError, StoreError, UsageError
 from ..manifests.findings.finding import Where
 from ..manifests.language.frozen import FrozenDict
 from ..manifests.language.names import is_name
+from ..manifests.language.schema import Fingerprint
 from ..manifests.language.source import Source, SourceSyntaxError
 from ..manifests.manifest import ManifestFile, read_manifest
 from ..manifests.reading.nodes import Entry as Written
@@ -29,9 +31,10 @@ from .files.disk import fault
 from .files.facts import FileFact
 from .files.pool import each
 from .files.progress import Progress
+from .licences import licence_beside
 from .lock import require_fit
 from .locks.project import ManifestSource, open_manifest
-from .records.entry import Entry, Provenance
+from .records.entry import Entry, EntryBase, Provenance
 from .records.journal import now
 from .registries import open_registry
 from .resolution import Opened, Resolution
@@ -39,6 +42,7 @@ from .resolve import check_records, measure, resolve
 from .signatures.keys import load_public_key
 from .signatures.signer import Signer, open_signer
 from .sources.fetch import Fetched, fetch
+from .sources.folder import Gated
 from .store.store import Store
 
 
@@ -195,7 +199,7 @@ def check_candidate(
         opened.facts,
         opened.plan,
         facts,
-        describe_base(resolution.base, measured.fingerprint, _names(resolution)),
+        _describe_base(resolution, measured.fingerprint),
         said,
     )
     contents = {one.fact.sha256 or "": one.path for one in fetched.values()}
@@ -231,6 +235,18 @@ def _read(
     except OSError as error:
         raise StoreError(fault(error, Path(str(folder.source)), where)) from error
     return fetched, looked[0]
+
+
+def _describe_base(resolution: Resolution, fingerprint: Fingerprint) -> EntryBase:
+    """A licence that cannot be read is unknown: it decides nothing here."""
+    folder, licence = resolution.base_folder, None
+    assert resolution.base is not None
+    if folder is not None:
+        with suppress(AdapterdockError):
+            licence = licence_beside(folder)
+    gated = folder.gated if isinstance(folder, Gated) else None
+    described = describe_base(resolution.base, fingerprint, _names(resolution))
+    return described.model_copy(update={"licence": licence, "gated": gated})
 
 
 def _names(resolution: Resolution) -> list[str]:

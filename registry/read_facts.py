@@ -34,7 +34,7 @@ from .files.names import (
 )
 from .files.pool import each
 from .methods.config_file import parse_adapter_config
-from .sources.folder import Folder
+from .sources.folder import Folder, damaged_hint
 
 READERS = 8
 
@@ -222,10 +222,12 @@ def _read_small(folder: Folder, fact: FileFact, limit: int, where: Where) -> tup
     if fact.sha256 not in (None, digest):
         raise IntegrityError(
             lock_codes.CHANGED_UNDER_LOCK.finding(
-                f"{fact.path} in {folder.source} is not the one that was pinned",
+                f"{fact.path} in {folder.source} is not the one that was "
+                + ("published" if folder.source.is_registry else "pinned"),
                 where,
                 found=digest,
                 expected=fact.sha256,
+                hint=damaged_hint(folder.source),
             )
         )
     return raw, replace(fact, sha256=digest)

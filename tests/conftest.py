@@ -29,6 +29,6 @@ def clean_environment(
     monkeypatch.setenv("HF_HOME", str(home / "hf"))
     for name in ("ADAPTERDOCK_POLICY", "HF_TOKEN", "HF_HUB_OFFLINE", "ADAPTERDOCK_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
-    for name in ("ADAPTERDOCK_CONFIG", "XDG_CONFIG_HOME"):
+    for name in ("ADAPTERDOCK_CONFIG", "XDG_CONFIG_HOME", "ADAPTERDOCK_FLEET_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("ADAPTERDOCK_DEBUG", "0")  # `--debug` sets it, for the process

@@ -121,7 +121,7 @@ def test_a_page_without_outputs_and_what_is_outside_of_the_marks_is_left_alone(
 
 
 DOCS = ROOT / "docs"
-KINDS = ("tutorial", "how-to", "reference", "explanation")
+KINDS = ("tutorial", "how-to", "serving", "reference", "explanation")
 OTHER = {"README.md"}
 """The map, and a page that is made from the code."""
 GENERATED = {"codes.md", "cli.md", "architectures.md"}

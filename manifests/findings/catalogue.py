@@ -5,7 +5,8 @@ file here, and a page in ``explain/`` with what is said of its codes. Each has a
 AD1xx, sources AD2xx (artefacts AD25x), fit AD3xx, fingerprints AD4xx, lock AD5xx, store AD6xx,
 loader AD7xx and AD81x to AD84x (changing AD751 to AD755, merging AD756 to AD768, training and
 saving AD746, AD747, AD769, AD793 to AD799), rules AD80x, policy AD85x, registry AD86x to AD89x,
-serving AD943 to AD988, other usage AD9xx. New codes of any area may also take a free number from AD377 on.
+serving AD943 to AD988, other usage AD9xx. New codes of any area may also take a free number from
+AD377 on.
 """
 
 from __future__ import annotations

@@ -236,7 +236,7 @@ class AllowedRegistry(Model):
         default=("entries",), min_length=1, description="what is signed by `keys`"
     )
     keys: tuple[str, ...] = Field(
-        default=(), description="public keys: paths of PEM files, or PEM itself"
+        default=(), min_length=1, description="public keys: paths of PEM files, or PEM itself"
     )
     threshold: int = Field(default=1, ge=1, description="how many of them must have signed")
 
@@ -269,6 +269,11 @@ class Policy(Model):
     )
     max_adapter_bytes: ByteSize | None = Field(
         default=None, description="limit of one adapter's files, such as 2GiB"
+    )
+    allow_keys: Mapping[Name, tuple[str, ...]] | None = Field(
+        default=None,
+        description="by the name of an API key: globs over the adapters that it may use, when "
+        "served by `adapterdock serve`; a key that is not listed may use none",
     )
 
 

@@ -240,7 +240,14 @@ class Catalogue:
             value = self._value(folder, numbers[-1])
         version, digest = value.data.get("version"), value.data.get("entry")
         if version is None and digest is None:
-            raise self._not_published(f"{listing.name}@{alias}", listing)
+            raise SourceError(
+                codes.NOT_PUBLISHED.finding(
+                    f"{listing.name}@{alias} selects nothing",
+                    self.where,
+                    found=f"value {value.number}: demoted",
+                    hint="Promote a version to it, or use another alias or a version.",
+                )
+            )
         if not isinstance(version, str) or parse_version(version) is None:
             raise _broken(f"{folder}: value {value.number} names no version", self.where)
         if not isinstance(digest, str) or not is_digest(digest):

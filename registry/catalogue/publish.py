@@ -122,9 +122,12 @@ def _signable(catalogue: Catalogue, resolved: Resolved) -> Signable:
 
 
 def _same(catalogue: Catalogue, entry: Entry) -> Resolved:
-    """The published entry of this name and version, if only its time is another one."""
+    """The published entry of this name and version, if only its time is another one, and what the
+    base's owner says of the base."""
     there = catalogue.entry(entry.name, entry.version)
-    again = entry.model_copy(update={"created": there.entry.created})
+    told = {"licence": there.entry.base.licence, "gated": there.entry.base.gated}
+    base = entry.base.model_copy(update=told)
+    again = entry.model_copy(update={"created": there.entry.created, "base": base})
     if entry_bytes(again) == entry_bytes(there.entry):
         return there
     theirs, ours = there.entry.model_dump(), again.model_dump()

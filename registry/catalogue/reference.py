@@ -9,6 +9,7 @@ from ...manifests.findings.errors import UsageError
 from ...manifests.language.published_names import wrong_alias, wrong_name
 from ...manifests.language.selector import Selector, parse_selector
 
+_SCHEME = "registry://"
 _EXAMPLE = "REGISTRY/NAME@VERSION, for example team/refunds@2.1.0"
 
 
@@ -27,6 +28,8 @@ class Reference:
 
 def parse_reference(text: str) -> Reference:
     """The reference that ``text`` is, with or without a selector. Raises :class:`UsageError`."""
+    if text.startswith(_SCHEME):
+        raise _invalid(text, f"leave out {_SCHEME}, which only a source has")
     place, at, select = text.partition("@")
     registry, slash, name = place.partition("/")
     if not slash:
@@ -38,7 +41,10 @@ def parse_reference(text: str) -> Reference:
         return Reference(registry, name)
     selector = parse_selector(select)
     if selector is None:
-        raise _invalid(text, f"{select[:80]!r} is not a version, range, alias or digest")
+        problem = "is not a version, range, alias or digest"
+        if "+" in select and parse_selector(select.partition("+")[0]) is not None:
+            problem = "has build metadata (`+`), which no version here has"
+        raise _invalid(text, f"{select[:80]!r} {problem}")
     return Reference(registry, name, selector)
 
 
@@ -47,6 +53,17 @@ def version_of(reference: Reference) -> str:
     if reference.selector is None or reference.selector.version is None:
         raise _invalid(str(reference), "it must name one exact version")
     return reference.selector.text
+
+
+def name_of(reference: Reference) -> str:
+    """The name of the adapter alone. Raises :class:`UsageError` where a version is named too."""
+    if reference.selector is not None:
+        raise _invalid(
+            str(reference),
+            "nothing follows the name here",
+            f"REGISTRY/NAME, here {reference.registry}/{reference.name}",
+        )
+    return reference.name
 
 
 def needs_selector(reference: Reference) -> Selector:
@@ -66,9 +83,9 @@ def check_alias(alias: str) -> None:
         )
 
 
-def _invalid(text: str, problem: str) -> UsageError:
+def _invalid(text: str, problem: str, expected: str = _EXAMPLE) -> UsageError:
     return UsageError(
         codes.BAD_REFERENCE.finding(
-            f"Invalid reference {text[:120]!r}: {problem}", found=text[:120], expected=_EXAMPLE
+            f"Invalid reference {text[:120]!r}: {problem}", found=text[:120], expected=expected
         )
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
@@ -14,6 +15,9 @@ from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import UsageError
 from ..records.entry import Provenance
 from .make_entry import Said
+
+_PATH = re.compile(r"(?:/|~|\.{1,2}(?:[/\\]|$)|\\|[A-Za-z]:[/\\](?!/)|file:|local:)")
+"""How a path of one machine starts."""
 
 
 def said_of(
@@ -28,7 +32,7 @@ def said_of(
     """What a publisher says of a version, if an entry can hold it: types are not trusted.
 
     Raises :class:`UsageError` for text that is not text, for a metric that is not a finite number,
-    and for fields of ``provenance`` of another type.
+    for fields of ``provenance`` of another type, and for paths of this machine in it.
     """
     if isinstance(tags, str):
         raise _invalid("tags", f"{_short(tags)} is one text, and a list is expected")
@@ -55,6 +59,18 @@ def _number(name: object, value: object) -> float:
 
 
 def _provenance(provenance: Provenance | Mapping[str, Any] | None) -> Provenance:
+    found = _read_provenance(provenance)
+    for field, texts in (("data", found.data), ("parents", found.parents)):
+        for text in texts:
+            if _PATH.match(text):
+                raise _invalid(
+                    "provenance",
+                    f"{field}: {_short(text)} is a path on this machine, which nobody else has",
+                )
+    return found
+
+
+def _read_provenance(provenance: Provenance | Mapping[str, Any] | None) -> Provenance:
     if provenance is None or isinstance(provenance, Provenance):
         return provenance or Provenance()
     try:

@@ -18,10 +18,11 @@ from .init import require_writable
 
 @dataclass(frozen=True)
 class Signed:
-    """What was signed, in words and by its path; ``new`` is whether the key had not yet."""
+    """What was signed, in words, and the digest of its file; ``new`` is whether the key had not
+    yet."""
 
     what: str
-    path: str
+    digest: str
     new: bool
 
 
@@ -39,7 +40,7 @@ def sign_selected(
     require_writable(catalogue)
     what, signable = _signable(catalogue, name, selector, mark)
     new = add_later(catalogue.storage, name, signable, signer)
-    return Signed(what, signable.file.path, new)
+    return Signed(what, signable.file.digest, new)
 
 
 def _signable(

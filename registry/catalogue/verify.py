@@ -117,6 +117,8 @@ def verify_registry(
         journal = found.values.get(JOURNAL_SERIES)
         with _broken(catalogue, found):
             added = add_missing(storage, lines, journal[-1] if journal else None, patience=patience)
+    elif JOURNAL_SERIES in inventory.series and JOURNAL_SERIES not in found.values:
+        pass  # it is broken, which is a finding: nothing can be said of its lines
     elif lines and not is_part(storage):  # of which the journal ends where a lock saw it
         found.findings.extend(_unsaid(catalogue, line) for line in lines)
     counts = {
@@ -343,8 +345,8 @@ def _claim(
         return None
     return _damaged(
         catalogue,
-        f"{path} is {'missing' if actual is None else 'not the file'} that line {number} of the "
-        "journal names",
+        f"{path} is {'missing' if actual is None else 'another file'}: line {number} of the "
+        "journal names it",
         actual,
         expected[:80],
     )
@@ -382,7 +384,8 @@ def _needed(users: Sequence[str]) -> str:
     if not users:
         return ""
     more = f" and {len(users) - _SHOWN} more" if len(users) > _SHOWN else ""
-    return f", which {', '.join(users[:_SHOWN])}{more} needs"
+    verb = "needs" if len(users) == 1 else "need"
+    return f", which {', '.join(users[:_SHOWN])}{more} {verb}"
 
 
 def _damaged(

@@ -7,7 +7,7 @@ brings along. Every policy in force must be satisfied, each with its own keys an
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import PolicyError
@@ -80,18 +80,32 @@ def verify(
     trusted = distinct(key for one in requirements for key in one.keys)
     signed: set[str] = set()
     findings: list[Finding] = []
+    wrong: list[str] = []
     for path, envelope in envelopes.items() if trusted else ():
         try:
             if isinstance(envelope, InvalidEnvelopeError):
                 raise envelope
             signed |= signers_of(envelope, file, trusted)
         except InvalidEnvelopeError as error:
+            wrong.append(str(error))
             findings.append(
                 codes.SIGNATURE_INVALID.finding(f"The signature {path} does not count: {error}")
             )
     missing = (decide(file.path, one, signed) for one in requirements)
-    findings.extend(finding for finding in missing if finding is not None)
+    findings.extend(_with_wrong(one, wrong) for one in missing if one is not None)
     return Verified(tuple(sorted(signed)), tuple(findings))
+
+
+def _with_wrong(missing: Finding, wrong: Sequence[str]) -> Finding:
+    """With what is wrong with signatures that are there: a reason not to sign once more."""
+    if not wrong:
+        return missing
+    count = "1 more does" if len(wrong) == 1 else f"{len(wrong)} more do"
+    return replace(
+        missing,
+        found=f"{missing.found}; {count} not count: {wrong[0]}",
+        hint="Find out who changed it. Sign it again only if you made the change yourself.",
+    )
 
 
 def decide(path: str, required: Requirement, signed: Iterable[str]) -> Finding | None:

@@ -35,7 +35,7 @@ from ..files.progress import OneAtATime, Progress, Silent
 from ..files.scratch import scratch_folder
 from ..store.store import Store
 from .failures import scrub
-from .folder import Folder, Hashing
+from .folder import Folder, Hashing, damaged_hint
 from .hub_cache import COMMIT
 
 T = TypeVar("T")
@@ -258,7 +258,11 @@ class _Work:
         """Verify a downloaded file and give it its place in the store. ``known`` is the digest of
         what was written, where that was hashed."""
         published = self.store.publish(
-            into, file.fact.sha256, file.fact.size, origin=file.label, where=file.where, known=known
+            *(into, file.fact.sha256, file.fact.size),
+            origin=file.label,
+            where=file.where,
+            known=known,
+            hint=damaged_hint(file.folder.source),
         )
         return Fetched(replace(file.fact, sha256=PREFIX + published.name), published)
 

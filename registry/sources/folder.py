@@ -65,6 +65,25 @@ class Folder(Protocol):
         ...
 
 
+def damaged_hint(source: Source) -> str | None:
+    """What to do about other bytes than the digest of a file says; ``None`` is the code's own hint.
+    What is published never changes, so nobody can accept other bytes of it."""
+    if not source.is_registry:
+        return None
+    return (
+        "Find what is damaged with `adapterdock registry verify`, and restore it from a mirror or "
+        "a backup."
+    )
+
+
+@runtime_checkable
+class Gated(Protocol):
+    """A folder whose owner may ask readers to accept terms first, as on the Hub."""
+
+    gated: bool | None
+    """``None`` where that was not asked, as offline."""
+
+
 @runtime_checkable
 class Hashing(Protocol):
     """A folder that hashes what it downloads, while it does."""

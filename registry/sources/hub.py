@@ -58,6 +58,7 @@ class HubFolder(OpenedFolder):
         self._all: Mapping[str, FileFact] | None = None
         self._cache = HubCache(self._settings.cache, self._source.location)
         self._sound: dict[str, Stamp] = {}
+        self.gated: bool | None = None
 
     @property
     def pinned(self) -> Source:
@@ -178,6 +179,7 @@ class HubFolder(OpenedFolder):
                 expected=self._commit or "a commit hash",
             )
         self._commit = info.sha
+        self.gated = None if info.gated is None else bool(info.gated)
         found = False
         for sibling in info.siblings or ():
             name = sibling.rfilename

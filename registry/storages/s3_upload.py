@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import IO, Any
-
-from fsspec.asyn import sync
 
 from ..files.digests import PREFIX, Hasher
 from ..sources.s3_plain import PlainError, PlainRoad
@@ -25,6 +24,11 @@ PART = 16 << 20
 MOST = 10_000
 AT_ONCE = 6
 """Parts that are sent at once, and kept in memory."""
+
+
+_TICK = 0.2
+_PATIENCE = 5.0
+"""Seconds that an upload has to end itself after Ctrl-C."""
 
 
 class ChangedError(Exception):
@@ -37,11 +41,23 @@ def upload(fs: Any, bucket: str, key: str, path: Path, size: int, digest: str | 
     The file is hashed while it is sent. Raises :class:`ChangedError` where its SHA-256 is not
     ``digest`` (``sha256:HEX``), and what s3fs raises.
     """
-    road = PlainRoad(fs)
+    road, ended = PlainRoad(fs), threading.Event()
+
+    async def act() -> None:
+        try:
+            await _upload(fs, road, bucket, key, path, size, digest)
+        finally:
+            ended.set()
+
+    running = asyncio.run_coroutine_threadsafe(act(), fs.loop)
     try:
-        sync(fs.loop, _upload, fs, road, bucket, key, path, size, digest)
+        while not wait([running], _TICK).done:  # some systems deliver Ctrl-C only between waits
+            pass
+        running.result()
     except BaseException:
-        road.stop()  # Ctrl-C does not stop the loop
+        road.stop()
+        running.cancel()
+        ended.wait(_PATIENCE)  # Ctrl-C does not stop the loop: the parts are removed first
         raise
 
 

@@ -114,12 +114,14 @@ class Store:
         origin: str = "",
         where: Where = Where(),  # noqa: B008 - frozen
         known: str | None = None,
+        hint: str | None = None,
     ) -> Path:
         """Verify a file made under :meth:`temporary` and give it its final name.
 
         Without ``digest`` or ``size``, any content is accepted. ``origin`` says where it came from
         (for messages and ``cache ls``; nothing secret). ``known`` is the digest of what this
-        process wrote into the file; without it, the file is read and hashed. Raises
+        process wrote into the file; without it, the file is read and hashed. ``hint`` says what
+        to do where the digest differs. Raises
         :class:`IntegrityError` if size or digest differ, and :class:`StoreError` if the disk
         refuses; then nothing is published. A file that already exists is kept.
         """
@@ -144,6 +146,7 @@ class Store:
                             where,
                             found=found,
                             expected=digest,
+                            hint=hint,
                         )
                     )
                 temporary.chmod(stat.S_IMODE(status.st_mode) & ~0o333)

@@ -115,14 +115,14 @@ def _finding(target: Target, need: Need, how: How | None, where: Where) -> Findi
         return codes.TARGET_UNCHECKED.finding(
             f"It is not known whether {target.title} serves {need.feature}",
             where,
-            found=need.found,
+            found=shown(need.found),
             hint=_HINTS.get(need.feature, _TRY),
         )
     effect = f": {how.value}" if how.value else ""
     return codes.TARGET_CANNOT_SERVE.finding(
         f"{target.title} does not serve {need.feature}{effect}",
         where,
-        found=need.found,
+        found=shown(need.found),
         hint=_HINTS.get(need.feature),
     )
 

@@ -23,13 +23,11 @@ def check_composition(
     A ``sum`` of plain LoRA can: its factors side by side are one LoRA, whose rank at each module is
     the sum of the members' there.
     """
-    made = [one for one in _names_in(manifest, name) if is_made(manifest, one)]
-    if made:
-        combine = manifest.compositions[made[0]].combine
-        within = "" if made[0] == name else f" (in {made[0]})"
+    if is_made(manifest, name):  # a sum has only sums in it, by the language
+        combine = manifest.compositions[name].combine
         return [
             codes.TARGET_CANNOT_COMBINE.finding(
-                f"{target.title} cannot serve a composition by {combine}{within}",
+                f"{target.title} cannot serve a composition by {combine}",
                 where,
                 found=combine,
                 expected="sum",
@@ -117,15 +115,3 @@ def check_alone(
 
 def _forbidden(manifest: Manifest, name: str, ranks: Mapping[str, int]) -> list[Finding]:
     return check_active(manifest.rules, {name: 1.0}, ranks, Where())
-
-
-def _names_in(manifest: Manifest, name: str) -> Iterator[str]:
-    """The composition, and those in it."""
-    todo, seen = [name], set[str]()
-    while todo:
-        one = todo.pop()
-        if one in seen or one not in manifest.compositions:
-            continue
-        seen.add(one)
-        yield one
-        todo.extend(manifest.compositions[one].of)

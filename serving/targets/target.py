@@ -10,6 +10,7 @@ from ...manifests.findings import serving as codes
 from ...manifests.findings.errors import UsageError
 from ...manifests.findings.finding import Finding
 from ...manifests.language.names import did_you_mean, listed
+from ...registry.files.wording import shown as shown_text
 from .engine import Engine, Row, Version
 from .engines import ENGINES, NEWEST
 
@@ -65,7 +66,7 @@ class Target:
             raise UsageError(
                 codes.BAD_TARGET.finding(
                     f"Invalid version of {engine.title}",
-                    found=said,
+                    found=shown_text(said, 100),
                     expected=f"a version such as {engine.name}=={shown(engine.rows[-1].since)}",
                     hint="Name the version as the engine reports it.",
                 )
@@ -134,11 +135,13 @@ def shown(version: Version) -> str:
 def _unknown(text: str, name: str) -> Finding:
     if not name:
         return codes.BAD_TARGET.finding(
-            "Invalid target", found=text[:100], expected="an engine and a version: vllm==0.32"
+            "Invalid target",
+            found=shown_text(text, 100),
+            expected="an engine and a version: vllm==0.32",
         )
     return codes.BAD_TARGET.finding(
-        f"Unknown engine {name[:40]!r}",
-        found=text[:100],
+        f"Unknown engine {name!r}",
+        found=shown_text(text, 100),
         expected=listed(ENGINES),
         hint=did_you_mean(name, ENGINES) or "Name one of these engines.",
     )

@@ -52,8 +52,8 @@ def test_its_result_as_data(locked: Path, cli: Cli) -> None:
         (("bundle", "adapters.yaml", "no/such/folder/out.tar"), 1, "AD6"),
         (("bundle", "adapters.yaml", "out.tar", "--policy", "nothing"), 2, "AD1"),
         (("unpack", "adapters.yaml", "there"), 1, "AD888"),
-        (("unpack", "nothing.tar", "there"), 1, "AD6"),
-        (("pull", "--from", "nothing.tar"), 1, "AD6"),
+        (("unpack", "nothing.tar", "there"), 1, "AD201"),
+        (("pull", "--from", "nothing.tar"), 1, "AD201"),
         (("pull", "--from", "adapters.yaml"), 1, "AD888"),
     ],
 )

@@ -64,6 +64,11 @@ def test_marks_are_set_and_shown(team: Project, cli: Cli) -> None:
     ("arguments", "status", "code"),
     [
         (("versions", "team/nothing"), 1, "AD861"),
+        (("versions", "team/refunds@1.0.0"), 2, "AD865"),
+        (("history", "team/refunds@1.0.0", "prod"), 2, "AD865"),
+        (("demote", "team/refunds@1.0.0", "prod"), 2, "AD865"),
+        (("demote", "team/refunds", "never"), 1, "AD861"),
+        (("demote", "team/nothing", "prod", "--dry-run"), 1, "AD861"),
         (("history", "team/refunds", "prod"), 1, "AD861"),
         (("versions", "other/refunds"), 2, "AD865"),
         (("promote", "team/refunds", "prod"), 2, "AD865"),

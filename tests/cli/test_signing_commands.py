@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from adapterdock.registry.files.digests import sha256_file
 from support.project import Project
 from typer.testing import Result
 
@@ -51,14 +52,18 @@ def test_each_command_signs_what_it_writes(team: Project, cli: Cli) -> None:
         "refunds/signatures/marks/1.0.0/00000003",
     ]
     assert "the value is signed" in cli("promote", "team/refunds@1.0.0", "prod", *anna).stdout
+    assert cli("demote", "team/refunds", "prod", *anna).exit_code == 0
+    assert any("aliases/prod/00000002" in path for path in signatures(team))
 
 
 def test_sign_adds_signatures_later(team: Project, cli: Cli) -> None:
     cli("publish", "./tone", "team/refunds@1.0.0")
     cli("promote", "team/refunds@1.0.0", "prod")
     key = ("--key", "ben.key", "--passphrase-file", "phrase")
+    entry = team.folder / "registry/adapters/refunds/versions/1.0.0.json"
     first = cli("sign", "team/refunds@1.0.0", *key)
     assert (first.exit_code, "Signed refunds@1.0.0" in first.stdout) == (0, True), first.stderr
+    assert f"\n  {sha256_file(entry)}\n" in first.stdout
     assert "has signed refunds@1.0.0 already" in cli("sign", "team/refunds@1.0.0", *key).stdout
     second = cli("sign", "other/refunds@prod", *key, "--registry", "./registry")
     assert "value 1 of refunds@prod, which selects 1.0.0" in second.stdout, second.stderr

@@ -17,7 +17,8 @@ from adapterdock.registry.catalogue.catalogue import Catalogue
 from adapterdock.registry.catalogue.publish import entry_bytes
 from adapterdock.registry.publishing import publish
 from support.builders import LLAMA_QV, lora_config, lora_tensors, write_adapter
-from support.project import NAME, Project
+from support.hub_server import HubServer
+from support.project import NAME, Project, files_of
 from support.published import registry
 
 
@@ -61,6 +62,22 @@ def test_an_adapter_is_published_with_its_base_and_both_digests(
     assert not run(project, licence="MIT", metrics={"accuracy": 0.9}).new
     with pytest.raises(IntegrityError):
         run(project)
+
+
+def test_the_entry_says_the_licence_of_the_base_and_whether_it_is_gated(
+    project: Project, team: Catalogue, hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_good")
+    base = files_of(project.folder / "base")
+    hub.commit("org/base", {**base, "README.md": b"---\nlicense: llama3\n---\n"})
+    hub.gated.add("org/base")
+    hub.tokens.add("hf_good")
+    told = run(project, base="hf://org/base").resolved.entry.base
+    assert (told.source, told.licence, told.gated) == ("hf://org/base", "llama3", True)
+    hub.gated.clear()  # the base's owner may change that; the adapter is the same
+    assert not run(project, base="hf://org/base").new
+    there = run(project, "team/refunds@2.0.0").resolved.entry.base
+    assert (there.licence, there.gated) == (None, None)
 
 
 def test_its_digest_is_the_one_that_a_lock_has(project: Project, team: Catalogue) -> None:

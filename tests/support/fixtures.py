@@ -11,6 +11,7 @@ from .oci_server import oci  # noqa: F401
 from .places import place  # noqa: F401
 from .project import project  # noqa: F401
 from .real_models import minilm, rxnfp_berts, smollm2, t5_bias_lora  # noqa: F401
+from .replicas import replica  # noqa: F401
 from .s3_server import s3, s3_server  # noqa: F401
 from .shelf import shelf  # noqa: F401
 from .web import web  # noqa: F401

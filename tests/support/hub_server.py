@@ -232,7 +232,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         blobs = query.get("blobs") is not None
         siblings = [_sibling(n, files[n], blobs) for n in sorted(files)]
-        self._json({"id": name, "modelId": name, "sha": commit, "siblings": siblings})
+        gated = "auto" if name in self.hub.gated else False
+        known = {"id": name, "modelId": name, "sha": commit, "gated": gated}
+        self._json({**known, "siblings": siblings})
 
     def _resolve(self, path: str) -> None:
         steps = path.split("/")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import adapterdock
 import pytest
@@ -220,13 +222,23 @@ def test_a_registry_that_cannot_be_read_leaves_marks_unknown(team: Team) -> None
     assert codes(adapterdock.validate(team.project.manifest, offline=True).findings) == ["AD894"]
 
 
-def test_a_changed_content_is_never_used(team: Team) -> None:
-    team.lock()
+@pytest.mark.parametrize(
+    ("role", "act"),
+    [("weights", adapterdock.pull), ("weights", adapterdock.lock), ("config", adapterdock.lock)],
+)
+def test_a_changed_content_is_never_used_nor_accepted(
+    team: Team, role: str, act: Callable[..., Any]
+) -> None:
+    if act is adapterdock.pull:
+        team.lock()
     entry = team.catalogue.entry(NAME, "1.0.0").entry
-    weights = next(file for file in entry.files if file.role == "weights")
-    swap_bytes(team.place / "blobs/sha256" / weights.sha256.removeprefix("sha256:"))
+    changed = next(file for file in entry.files if file.role == role)
+    swap_bytes(team.place / "blobs/sha256" / changed.sha256.removeprefix("sha256:"))
     empty = Store(team.project.folder / "empty")
-    team.refused(lambda: adapterdock.pull(team.project.manifest, store=empty), IntegrityError)
+    refused = lambda: act(team.project.manifest, store=empty)  # noqa: E731
+    hint = team.refused(refused, IntegrityError).hint
+    assert "registry verify" in hint
+    assert "--upgrade" not in hint
 
 
 def test_a_missing_content_is_named(team: Team) -> None:

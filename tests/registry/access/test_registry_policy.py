@@ -18,6 +18,7 @@ from adapterdock.registry.access.policy import (
     check_source,
 )
 from adapterdock.registry.sources.roads import Road
+from pydantic import ValidationError
 from support.project import Project, codes
 from support.web import WebServer
 
@@ -94,6 +95,12 @@ def test_each_policy_must_list_a_registry_and_an_empty_list_has_none() -> None:
     assert refused([*both, Policy()], "s3://b/r") == []
     assert refused([*both, listing({"url": "s3://c/r"})], "s3://b/r") == ["AD856"]
     assert refused([Policy(registries=())], "s3://b/r") == ["AD856"]
+
+
+def test_empty_keys_do_not_mean_that_no_signature_is_needed() -> None:
+    with pytest.raises(ValidationError, match="keys"):
+        Policy.model_validate({"registries": [{"url": "s3://b/r", "keys": []}]}, strict=False)
+    assert listing({"url": "s3://b/r"}).registries is not None
 
 
 def test_a_registry_of_another_id_is_not_the_one_that_is_listed() -> None:

@@ -31,6 +31,11 @@ def test_numbers_of_other_libraries_and_lists_are_taken() -> None:
     assert said_of(provenance=Provenance(code="abc")).provenance.code == "abc"
 
 
+def test_names_and_urls_of_data_are_no_paths() -> None:
+    names = ["tickets/2026", "s3://data/tickets", "c://x", "hf://org/data", "a: b", "...and more"]
+    assert list(said_of(provenance={"data": names}).provenance.data) == names
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -45,6 +50,11 @@ def test_numbers_of_other_libraries_and_lists_are_taken() -> None:
         {"metrics": {1: 0.9}},
         {"provenance": {"data": "tickets"}},
         {"provenance": {"code": b"a commit"}},
+        {"provenance": {"data": ["tickets", "/home/ada/tickets.jsonl"]}},
+        {"provenance": {"data": ["./tickets.jsonl"]}},
+        {"provenance": {"data": ["C:\\Users\\ada\\tickets.jsonl"]}},
+        {"provenance": {"parents": ["~/adapters/tone"]}},
+        {"provenance": Provenance(parents=("file:///home/ada/tone",))},
     ],
     ids=str,
 )

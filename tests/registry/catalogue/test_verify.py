@@ -90,6 +90,14 @@ def test_what_was_changed_or_removed_is_named(
     assert sorted(folder(team).rglob("*")) == before
 
 
+@pytest.mark.parametrize("act", [_change, Path.unlink])
+def test_a_broken_journal_is_one_finding_and_not_one_for_each_line(
+    team: Catalogue, act: Callable[[Path], object]
+) -> None:
+    act(_first(team, "journal/00000004.json"))
+    assert [finding.code for finding in verified(team).findings] == ["AD863"]
+
+
 def test_an_alias_that_selects_another_entry_is_named(team: Catalogue) -> None:
     value = {"version": "1.0.0", "entry": "sha256:" + "0" * 64, "previous": None}
     team.storage.create("adapters/refunds/aliases/beta/00000001.json", json.dumps(value).encode())

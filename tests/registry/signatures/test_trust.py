@@ -88,6 +88,15 @@ def test_a_requirement_without_keys_is_refused() -> None:
         requirement([])
 
 
+def test_a_file_that_changed_after_it_was_signed_is_not_to_be_signed_again() -> None:
+    changed = replace(FILE, digest="sha256:" + "2" * 64)
+    _, finding = verify(changed, envelopes(ANNA), [requirement([ANNA.key])]).findings
+    assert "1 more does not count: it signs other bytes" in str(finding.found)
+    assert "only if you made the change" in str(finding.hint)
+    _, finding = verify(FILE, {}, [requirement([ANNA.key]), requirement([BEN.key])]).findings
+    assert "adapterdock sign" in str(finding.hint)
+
+
 def test_every_policy_in_force_must_be_satisfied() -> None:
     manifest, platform = requirement([ANNA.key, BEN.key]), requirement([CLEO.key])
     assert codes([manifest, platform], envelopes(ANNA)) == ["AD885"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,6 +15,7 @@ from adapterdock.manifests.findings.errors import AdapterdockError
 from adapterdock.manifests.language.source import Source
 from adapterdock.registry.files.digests import PREFIX, sha256_file
 from adapterdock.registry.sources.request import SourceRequest
+from adapterdock.registry.sources.s3_plain import PlainRoad
 from adapterdock.registry.storages.remote_storage import RemoteStorage
 from adapterdock.registry.storages.s3_upload import PART
 from adapterdock.registry.storages.storage import create_verified
@@ -51,6 +55,11 @@ def _sent(proxy: FaultyProxy) -> tuple[int, int]:
     return plain, len(puts) - plain
 
 
+def _unfinished(s3: S3Server, name: str) -> list[str]:
+    found = s3.client.call_s3("list_multipart_uploads", Bucket=s3.shared, Prefix=f"{name}/")
+    return [upload["Key"] for upload in found.get("Uploads", ())]
+
+
 def _is_there(storage: RemoteStorage, large: Path) -> bool:
     return b"".join(storage.chunks("large")) == large.read_bytes()
 
@@ -72,8 +81,7 @@ def test_a_part_that_fails_once_is_sent_again(
     storage = _storage(s3, proxy, f"once-{fault}")
     proxy.faults = [fault]
     create_verified(storage, "large", large, sha256_file(large))
-    plain, other = _sent(proxy)
-    assert (plain, other) == (PARTS, 1)
+    assert sum(_sent(proxy)) == PARTS + 1
     assert _is_there(storage, large)
 
 
@@ -101,8 +109,29 @@ def test_a_changed_file_is_refused_and_nothing_is_created(
         create_verified(storage, "large", large, PREFIX + "0" * 64)
     assert _sent(proxy) == (PARTS, 0)
     assert "large" not in storage.find("")
-    found = s3.client.call_s3("list_multipart_uploads", Bucket=s3.shared, Prefix="changed/")
-    assert not found.get("Uploads")
+    assert _unfinished(s3, "changed") == []
+
+
+def test_ctrl_c_removes_the_parts_that_were_sent(
+    s3: S3Server, proxy: FaultyProxy, large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = _storage(s3, proxy, "stopped")
+    sent, put = threading.Event(), PlainRoad.put_part
+
+    def send(road: PlainRoad, which: Mapping[str, str], number: int, body: memoryview) -> str:
+        tag = put(road, which, number, body)
+        if not sent.is_set():
+            sent.set()
+            os.kill(os.getpid(), signal.SIGINT)
+        return tag
+
+    monkeypatch.setattr(PlainRoad, "put_part", send)
+    with pytest.raises(KeyboardInterrupt):
+        create_verified(storage, "large", large, sha256_file(large))
+    assert sent.is_set() and "large" not in storage.find("")
+    assert _unfinished(s3, "stopped") == []
+    monkeypatch.undo()
+    create_verified(storage, "large", large, sha256_file(large))
 
 
 def test_a_part_that_was_altered_on_its_way_is_not_accepted(

@@ -1,0 +1,156 @@
+"""The bodies of requests: OpenAI's, as far as they are served.
+
+A field that is not here is refused, as is a value that would have to be ignored. A few fields that
+clients send with a value that asks for nothing (``presence_penalty: 0``) are accepted with it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Zero = Annotated[float, Field(ge=0, le=0)]
+Seed = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
+TokenIds = Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(min_length=1)]
+Text = Annotated[str, Field(strict=True)]
+Prompt = (
+    Text
+    | TokenIds
+    | Annotated[list[Text], Field(min_length=1)]
+    | Annotated[list[TokenIds], Field(min_length=1)]
+)
+"""A text, the tokens of one, several texts, or the tokens of several."""
+
+
+class Body(BaseModel):
+    """Frozen and closed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AnyRequest(Body):
+    """What every request has."""
+
+    model: str = Field(min_length=1, max_length=512, description="an adapter or composition")
+    user: str | None = Field(default=None, description="for people; not used")
+
+
+class TextPart(Body):
+    """A part of a message."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Message(Body):
+    """One message of a chat."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | Annotated[list[TextPart], Field(min_length=1)]
+    name: str | None = None
+
+    @property
+    def text(self) -> str:
+        """Its content as one text."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content)
+
+
+class StreamOptions(Body):
+    """How an answer is streamed."""
+
+    include_usage: bool = False
+    include_obfuscation: Literal[False] | None = None
+
+
+class ResponseFormat(Body):
+    """Text only."""
+
+    type: Literal["text"]
+
+
+class Generation(AnyRequest):
+    """What chat and completions have in common."""
+
+    temperature: float = Field(default=1.0, ge=0, le=2, description="0: the likeliest token")
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int | None = Field(default=None, ge=1, description="not OpenAI's")
+    n: int = Field(default=1, ge=1)
+    seed: Seed | None = None
+    stop: str | list[str] | None = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    presence_penalty: Zero | None = None
+    frequency_penalty: Zero | None = None
+    logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Its stop texts."""
+        if self.stop is None:
+            return ()
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+    @property
+    def usage_in_stream(self) -> bool:
+        """Whether the last event of a stream has the usage."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+
+class ChatRequest(Generation):
+    """``POST /v1/chat/completions``"""
+
+    messages: list[Message] = Field(min_length=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    logprobs: Literal[False] | None = None
+    top_logprobs: Zero | None = None
+    response_format: ResponseFormat | None = None
+    tool_choice: Literal["none"] | None = None
+    store: Literal[False] | None = None
+
+    @property
+    def new_tokens(self) -> int | None:
+        """The most tokens of an answer, by either name."""
+        both = (self.max_completion_tokens, self.max_tokens)
+        return min((number for number in both if number is not None), default=None)
+
+
+class CompletionRequest(Generation):
+    """``POST /v1/completions``"""
+
+    prompt: Prompt
+    max_tokens: int | None = Field(default=None, ge=1)
+    echo: Literal[False] | None = None
+    best_of: Annotated[int, Field(ge=1, le=1)] | None = None
+    logprobs: None = None
+    suffix: None = None
+
+    @property
+    def new_tokens(self) -> int | None:
+        """The most tokens of an answer."""
+        return self.max_tokens
+
+
+class EmbeddingsRequest(AnyRequest):
+    """``POST /v1/embeddings``: texts, tokens, or images as ``data:`` URLs for a vision model."""
+
+    input: Prompt
+    encoding_format: Literal["float", "base64"] = "float"
+
+
+class ClassifyRequest(AnyRequest):
+    """``POST /v1/classify``: like vLLM's."""
+
+    input: Prompt
+
+
+def as_list(prompt: str | list[int] | list[str] | list[list[int]]) -> list[str | list[int]]:
+    """The inputs of a request, one a row."""
+    if isinstance(prompt, str):
+        return [prompt]
+    if isinstance(prompt[0], int):
+        return [[one for one in prompt if isinstance(one, int)]]
+    return [one for one in prompt if not isinstance(one, int)]

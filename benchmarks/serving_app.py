@@ -4,7 +4,8 @@ a time.
     .venv/bin/python benchmarks/serving_app.py
 
 The app runs in this process, on SmolLM2 in float32 with random adapters; requests go through all
-of it but the network. Prints a table; only the ratio says anything about another machine.
+of it but the network, with one thread of torch, as on one CPU of a cluster. Prints a table; only
+the ratio says anything about another machine.
 """
 
 from __future__ import annotations
@@ -53,17 +54,17 @@ def write_manifest(folder: Path) -> Path:
 
 
 def ask(client: TestClient, number: int) -> None:
-    """One greedy answer of an adapter, of TOKENS tokens."""
+    """One greedy answer of an adapter, of at most TOKENS tokens."""
     body: dict[str, Any] = {"model": f"a{number}", "prompt": PROMPT, "max_tokens": TOKENS}
     answer = client.post("/v1/completions", json={**body, "temperature": 0})
     assert answer.status_code == 200, answer.text
-    assert answer.json()["usage"]["completion_tokens"] == TOKENS
 
 
 def main() -> None:
     seconds: dict[str, list[float]] = {"mixed": [], "one at a time": []}
     with tempfile.TemporaryDirectory() as place:
-        settings = Settings(write_manifest(Path(place)), limits=Limits(wait_seconds=WAIT))
+        limits = Limits(wait_seconds=WAIT)
+        settings = Settings(write_manifest(Path(place)), limits=limits, threads=1)
         with TestClient(build_app(settings)) as client, ThreadPoolExecutor(ROWS) as pool:
             for one in (range(ROWS), range(2)):  # the first batch gathers its factors
                 list(pool.map(lambda number: ask(client, number), one))

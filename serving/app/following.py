@@ -36,6 +36,8 @@ log = logging.getLogger("adapterdock")
 
 POLL = 1.0
 """Seconds between two looks at whether the files changed."""
+_PATIENCE = 10.0
+"""Seconds that :meth:`Follower.close` waits for a look, which may wait for a network."""
 SETTLE = 0.2
 """Seconds without a change after which files count as completely written."""
 
@@ -106,10 +108,10 @@ class Follower:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop; a change that is being applied is finished first."""
+        """Stop; a change that is being applied is finished first, if that does not take long."""
         self._stopping.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(_PATIENCE)
 
     def look(self) -> str:
         """Make the model as the manifest says: ``unchanged``, ``switched`` or ``refused``.

@@ -224,6 +224,8 @@ def _print(rows: Sequence[ReplicaRow], probed: bool) -> None:
     print_table(("replica", "state", "adapters", "engine", "what"), table, out)
     print_findings([finding for row in rows for finding in row.findings], err)
     err.line(_summary(rows))
+    if probed:
+        err.line(_acting(rows))
 
 
 def _what(row: ReplicaRow, probed: bool) -> str:
@@ -244,6 +246,14 @@ def _summary(rows: Sequence[ReplicaRow]) -> str:
     same = sum(row.state == "same" for row in rows)
     verb = "serves" if 1 in (same, len(rows)) else "serve"
     return f"{same} of {counted(len(rows), 'replica')} {verb} what the lock pins"
+
+
+def _acting(rows: Sequence[ReplicaRow]) -> str:
+    """How many adapters a probe showed to act; of a name on several replicas, each counts."""
+    served = [one for row in rows for one in row.adapters if one.served is not None]
+    acting = sum(one.acts is True for one in served)
+    verb = "answers" if 1 in (acting, len(served)) else "answer"
+    return f"{acting} of {counted(len(served), 'adapter')} {verb} differently from the base"
 
 
 def _as_dict(row: ReplicaRow) -> dict[str, object]:

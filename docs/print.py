@@ -1,7 +1,8 @@
 """Runs what the pages in ``docs/`` (and a part of the README) show, and puts in what it prints.
 
 ``python docs/print.py`` rewrites the outputs. ``--check`` writes nothing, shows what differs and
-exits 1. Both take the paths of single pages; those of :data:`IN_CHECKOUT` are run only when named.
+exits 1. Both take the paths of single pages; those of :data:`IN_CHECKOUT` and :data:`ON_QUICKSTART`
+are run only when named.
 Each page runs from top to bottom, in a process of its own and in a fresh folder that
 ``docs/example.py`` has filled:
 
@@ -30,6 +31,7 @@ import multiprocessing
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -44,6 +46,9 @@ ROOT = Path(__file__).resolve().parents[1]
 GENERATED = ("cli.md",)
 IN_CHECKOUT = ("place-a-model.md",)
 """Pages that need the base of `make quickstart`: run where they are named, in the checkout."""
+ON_QUICKSTART = ("vllm.md", "ray.md")
+"""Pages that need it too: run where they are named, in a fresh folder with the quickstart's
+adapters."""
 COMMANDS = ("adapterdock", "cat", "ls")
 BEGIN, END = "<!-- printed: begin -->", "<!-- printed: end -->"
 _FENCE = re.compile(r"^```([\w-]*)[ ]*(.*?)[ ]*$")
@@ -240,7 +245,7 @@ def run(path: Path) -> tuple[str, str]:
             return printed(page, text), ""
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
             folder = Path(place).resolve() / "desk"
-            _prepare(folder, Path(place) / "cache")
+            _prepare(folder, Path(place) / "cache", quickstart=path.name in ON_QUICKSTART)
             return printed(page, text), ""
     except PageError as error:
         return "", str(error)
@@ -258,8 +263,8 @@ def _silence() -> None:
     torch.set_num_threads(1)
 
 
-def _prepare(folder: Path, cache: Path) -> None:
-    """The example, which is then the current folder, and a cache of its own."""
+def _prepare(folder: Path, cache: Path, *, quickstart: bool) -> None:
+    """The example or the quickstart's adapters, in the current folder, and a cache of its own."""
     sys.path.insert(0, str(Path(__file__).parent))
     import example
     import still
@@ -269,7 +274,11 @@ def _prepare(folder: Path, cache: Path) -> None:
     os.environ["ADAPTERDOCK_CONFIG"] = str(cache.with_name("config.toml"))  # nobody's
     folder.mkdir(parents=True)
     os.chdir(folder)
-    example.make(folder)
+    if quickstart:
+        for name in ("pirate", "devil", "salesman"):
+            shutil.copytree(ROOT / "manifests" / "quickstart" / name, name)
+    else:
+        example.make(folder)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -279,7 +288,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if stale")
     options = parser.parse_args(arguments)
     every = [*sorted(ROOT.glob("docs/**/*.md")), ROOT / "README.md"]
-    usual = [page for page in every if page.name not in (*GENERATED, *IN_CHECKOUT)]
+    not_usual = (*GENERATED, *IN_CHECKOUT, *ON_QUICKSTART)
+    usual = [page for page in every if page.name not in not_usual]
     paths = [page.resolve() for page in options.pages or usual]
     os.environ.update(NO_COLOR="1", HF_HUB_OFFLINE="1")  # read when the libraries are imported
     for name in [name for name in os.environ if name.startswith("ADAPTERDOCK_")]:

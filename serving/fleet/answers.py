@@ -40,6 +40,7 @@ class StatusAnswer:
         wanted: By name, the digest of what the replica is to serve.
         checked: When it last looked at its manifest.
         problems: Why it does not serve what it is to serve.
+        followed: Adapters whose alias it follows beyond the lock; by name, the digest in its lock.
     """
 
     engine: str
@@ -50,6 +51,7 @@ class StatusAnswer:
     fingerprint: str | Mapping[str, Any] | None = None
     checked: str | None = None
     problems: tuple[str, ...] = ()
+    followed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,10 @@ class _Adapter(_Part):
     digest: Digest
 
 
+class _Followed(_Part):
+    locked: Digest
+
+
 class _Finding(_Part):
     code: str
     message: str
@@ -114,6 +120,7 @@ class _Status(_Part):
     wanted: dict[str, Digest] = Field(default_factory=dict)
     checked: str | None = None
     findings: list[_Finding] = Field(default_factory=list)
+    followed: dict[str, _Followed] = Field(default_factory=dict)
 
 
 class _Model(_Part):
@@ -155,6 +162,7 @@ def read_status(raw: bytes, hide: Hide = str) -> StatusAnswer:
         fingerprint=_short(fingerprint, hide) if isinstance(fingerprint, str) else fingerprint,
         checked=None if status.checked is None else _short(status.checked, hide),
         problems=tuple(_short(f"{f.code}: {f.message}", hide) for f in status.findings),
+        followed={hide(name): one.locked for name, one in status.followed.items()},
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -119,7 +119,8 @@ def _by_status(lock: Lock, name: str, answer: StatusAnswer) -> ReplicaRow:
     behind = all(answer.wanted.get(row.name) == row.locked for row in rows if row.state in _BEHIND)
     findings = [*wrong_base]
     if bad := [row for row in rows if row.state in _BEHIND]:
-        findings.append(_differs(name, bad, answer.problems, behind=behind))
+        ahead = [row.name for row in bad if answer.followed.get(row.name) == row.locked]
+        findings.append(_differs(name, bad, answer.problems, behind=behind, ahead=ahead))
     if findings:
         state: ReplicaState = "behind" if behind and not wrong_base else "differs"
     else:
@@ -176,7 +177,12 @@ def _adapters(wanted: Mapping[str, str | None], served: Mapping[str, str]) -> li
 
 
 def _differs(
-    name: str, rows: list[AdapterRow], problems: tuple[str, ...], *, behind: bool
+    name: str,
+    rows: list[AdapterRow],
+    problems: tuple[str, ...],
+    *,
+    behind: bool,
+    ahead: Sequence[str] = (),
 ) -> Finding:
     words = {"differs": "another content", "missing": "not served", "extra": "not in the lock"}
     found = some((f"{shown(row.name, 60)}: {words[row.state]}" for row in rows), 5)
@@ -185,7 +191,12 @@ def _differs(
     message = "The replica does not serve what the lock pins"
     if behind:
         message = "The replica is behind: it does not serve yet what the lock pins"
-    return codes.REPLICA_DIFFERS.finding(message, _where(name), found=found)
+    hint = None
+    if ahead:
+        names = [shown(one, 60) for one in ahead]
+        message = f"The replica follows a promotion that the lock does not have: {some(names, 5)}"
+        hint = f"Move the pin with `adapterdock lock --upgrade {ahead[0]}`, or promote back."
+    return codes.REPLICA_DIFFERS.finding(message, _where(name), found=found, hint=hint)
 
 
 def _unknown_adapters(

@@ -83,7 +83,9 @@ def test_a_probe_changes_the_status(lock: Lock, replica: Make, cli: Cli) -> None
     assert "AD979" in probed.stderr
     server.says = lambda model, prompt: model if "late" in prompt else "the same"
     late = ("--probe", "--prompt", "My order is late.")
-    assert cli("fleet", "status", "--on", server.url, *late).exit_code == 0
+    shown = cli("fleet", "status", "--on", server.url, *late)
+    assert shown.exit_code == 0
+    assert "1 of 1 adapter answers differently from the base" in shown.stderr
 
 
 def test_waiting_says_how_far_it_is(
@@ -93,7 +95,9 @@ def test_waiting_says_how_far_it_is(
     server = differing(replica(), lock)
 
     def later() -> None:
-        time.sleep(0.5)
+        while not server.requests:
+            time.sleep(0.01)
+        time.sleep(0.2)  # its answer is on the way
         server.serves(lock)
 
     thread = threading.Thread(target=later)

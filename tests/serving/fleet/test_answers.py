@@ -24,6 +24,7 @@ STATUS: dict[str, Any] = {
     "adapters": {"tone": {"digest": DIGEST, "revision": "", "size": 1, "since": "x"}},
     "wanted": {"tone": DIGEST},
     "findings": [{"code": "AD604", "message": "No space", "severity": "error"}],
+    "followed": {"tone": {"locked": DIGEST}},
 }
 
 
@@ -32,6 +33,7 @@ def test_a_status_is_read() -> None:
     assert (status.engine, status.base, status.state) == ("vllm 0.32.0", "hf://org/base", "serving")
     assert status.adapters == status.wanted == {"tone": DIGEST}
     assert status.problems == ("AD604: No space",)
+    assert status.followed == {"tone": DIGEST}
 
 
 @pytest.mark.parametrize(
@@ -53,6 +55,7 @@ def test_a_status_is_read() -> None:
         {"wanted": float("nan")},
         {"findings": [{"code": 1}]},
         {"findings": {}},
+        {"followed": {"tone": "sha256:1"}},
     ],
 )
 def test_a_status_with_another_schema_or_wrong_types_is_refused(changes: Any) -> None:

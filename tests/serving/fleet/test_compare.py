@@ -101,6 +101,18 @@ def test_a_replica_that_is_to_serve_what_the_lock_pins_is_behind() -> None:
     assert exit_status([one]) == 1
 
 
+def test_a_replica_that_follows_a_promotion_says_how_to_move_the_pin() -> None:
+    served = {**SERVED, "tone": digest("9"), "both": digest("8")}
+    one = row(status(adapters=served, wanted=served, followed={"tone": digest("2")}))
+    assert one.state == "differs"
+    (finding,) = one.findings
+    assert finding.message.endswith("a promotion that the lock does not have: tone")
+    assert "both: another content" in (finding.found or "")
+    assert "`adapterdock lock --upgrade tone`" in (finding.hint or "")
+    other_lock = row(status(adapters=served, wanted=served, followed={"tone": digest("7")}))
+    assert "promotion" not in other_lock.findings[0].message
+
+
 def test_a_replica_without_adapters_that_wants_them_is_behind() -> None:
     one = row(status(adapters={}, state="starting"))
     assert (one.state, one.same, one.expected) == ("behind", 0, 3)

@@ -38,7 +38,7 @@ class Answering:
         self._batcher.submit(rows)
         waiting = [asyncio.ensure_future(channel.whole(at)) for at in range(len(rows))]
         try:
-            found = await _unless_gone(request, self._in_time(asyncio.gather(*waiting)))
+            found = await _unless_gone(request, self._in_time(_all(waiting)))
             return None if found is None else list(found)
         finally:
             _forget(waiting)
@@ -136,6 +136,15 @@ class _Merged:
     def close(self) -> None:
         """Wait for nothing more."""
         _forget(self._next)
+
+
+async def _all(tasks: Sequence[asyncio.Future[T]]) -> list[T]:
+    """What all of them give. Raises the first error. (``gather`` logs one where it is cancelled
+    together with what it waits for.)"""
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    for task in done:
+        task.result()
+    return [task.result() for task in tasks]
 
 
 def _forget(tasks: Iterable[asyncio.Future[Any]]) -> None:

@@ -68,12 +68,15 @@ test-registries: $(STAMP)
 SERVING := .serving
 VLLM := 0.32.0
 VLLM_STAMP := $(SERVING)/vllm/.installed-$(VLLM)
+RAY := 2.60.0
+RAY_STAMP := $(SERVING)/ray/.installed-$(RAY)
 
 LOCAL := xllamacpp==2026.10.11549 mlx[cpu]==0.32.4 mlx-lm==0.32.2
 LOCAL_STAMP := $(SERVING)/local/.installed-1
 
-test-serving: $(STAMP) $(VLLM_STAMP) $(LOCAL_STAMP)
+test-serving: $(STAMP) $(VLLM_STAMP) $(RAY_STAMP) $(LOCAL_STAMP)
 	ADAPTERDOCK_TEST_VLLM=$(SERVING)/vllm/bin/python \
+	ADAPTERDOCK_TEST_RAY=$(SERVING)/ray/bin/python \
 	ADAPTERDOCK_TEST_LOCAL=$(SERVING)/local/bin/python \
 		$(BIN)/python -m pytest -m serving -s -v --timeout 1500 tests/serving_real
 
@@ -96,6 +99,16 @@ $(LOCAL_STAMP):
 	@echo "installing llama.cpp and mlx-lm into $(SERVING)/local ..."
 	$(PYTHON) -m venv $(SERVING)/local
 	$(SERVING)/local/bin/python -m pip install --quiet $(LOCAL:%='%')
+	@touch $@
+
+# What ours and Ray have in common is pinned as in our own environment.
+$(RAY_STAMP): pyproject.toml constraints.txt
+	@echo "installing Ray into $(SERVING)/ray (two minutes) ..."
+	$(PYTHON) -m venv $(SERVING)/ray
+	@test $(TORCH_BUILD) = default || PIP_EXTRA_INDEX_URL="$$PIP_EXTRA_INDEX_URL $(TORCH_INDEX)" \
+		$(SERVING)/ray/bin/python -m pip install --quiet 'torch==$(TORCH)+cpu' 2>/dev/null || true
+	$(SERVING)/ray/bin/python -m pip install --quiet -c constraints.txt 'ray[serve]==$(RAY)' \
+		-e '.[ray]'
 	@touch $@
 
 # FUZZ_INPUTS and FUZZ_SEED say how many and which.

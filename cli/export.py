@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -115,10 +116,14 @@ def _print(done: Done, folder: Path, form: Format) -> None:
     if outcome.removed:
         say(f"Removed: {', '.join(outcome.removed)}")
     say(f"{folder} holds {counted(len(rows), 'adapter')}")
-    places = {name: folder / row.entry for name, row in rows.items() if row.format == form.value}
+    places = {
+        name: shlex.quote(str(folder / row.entry))
+        for name, row in rows.items()
+        if row.format == form.value
+    }
     if not places:
         return
-    base = done.base or "BASE"
+    base = shlex.quote(done.base or "BASE")
     if form is Format.peft:
         rank = max((row.rank or 0 for row in rows.values()), default=0)
         pairs = " ".join(f"{name}={place}" for name, place in places.items())

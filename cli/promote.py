@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .console import say
+from .console import err, say
 from .key import PassphraseOption
 from .registries import (
     ByOption,
@@ -19,6 +19,7 @@ from .registries import (
     opened,
     who,
 )
+from .render import print_findings
 from .signing import PublicKeyOption, SignOption, signer_of
 
 AliasArgument = Annotated[
@@ -80,6 +81,9 @@ def promote(
         signer=signer,
         dry_run=dry_run,
     )
+    mark = catalogue.mark(catalogue.listing(reference.name), exact)
+    warning = None if mark is None else mark.warning(reference.name, exact, catalogue.where)
+    print_findings([] if warning is None else [warning], err)
     what = f"{reference.name}@{alias}"
     if done is None:
         end = "nothing was written" if signer is None or dry_run else "the value is signed"

@@ -166,7 +166,7 @@ def settings_of(args: Args) -> Settings:
 
 def _serve() -> Any:
     try:
-        from ray import serve  # pyright: ignore[reportMissingImports]
+        from ray import serve  # pyright: ignore[reportAttributeAccessIssue]
     except ImportError as error:
         raise UsageError(
             codes.SERVE_UNAVAILABLE.finding(

@@ -60,8 +60,10 @@ def plan_change(
     frozen: bool = False,
     offline: bool = False,
     sources: Mapping[str, InMemory] | None = None,
+    lock: Lock | None = None,
 ) -> Plan:
-    """See :meth:`AdaptedModel.plan`."""
+    """See :meth:`AdaptedModel.plan`. ``lock`` is obeyed in place of the one beside the manifest, of
+    which it is a newer version: what an alias was promoted to."""
     deployment = host.deployment
     read = isinstance(manifest, ManifestFile)
     file = manifest if read else open_manifest(manifest, **overrides_of(host))
@@ -77,7 +79,8 @@ def plan_change(
         ask_peft=peft_asker(host.live.modules.by_name, later=True),
         base_config=host.live.config,
     )
-    lock = _lock(file, session)
+    if lock is None:
+        lock = _lock(file, session)
     accepted, access = session.accepted | frozenset(lock.accepted), session.access
     _require_same_base(host, file, lock, access, accepted)
     stamp = _stamp(host)

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import IntegrityError, PolicyError
-from ...manifests.findings.finding import Finding
 from ..records.journal import note, now
 from ..records.marks import Action, Mark, read_mark, said, text_or_none
 from ..records.metrics import Requirement
@@ -55,14 +54,14 @@ def promote(
     """Let an alias select a version from now on; ``None`` where it does already.
 
     ``signer`` signs the new value, or the one that selects the version already. Raises
-    :class:`PolicyError` where the version is yanked, or does not meet a requirement or what the
-    registry's rules ask for this alias.
+    :class:`PolicyError` where the version does not meet a requirement, or what the registry's
+    rules ask for this alias.
     """
     check_alias(alias)
     require_writable(catalogue)
     found = catalogue.entry(name, version)
     wrong = [one for one in (r.check(found.entry) for r in require) if one is not None]
-    wrong += [*_yanked(catalogue, name, version), *check_gates(catalogue, found, alias, signer)]
+    wrong += check_gates(catalogue, found, alias, signer)
     if wrong:
         raise PolicyError(*dict.fromkeys(wrong))
     return _move(catalogue, name, alias, version, found.digest, by, why, signer, dry_run)
@@ -85,20 +84,6 @@ def demote(
     check_alias(alias)
     require_writable(catalogue)
     return _move(catalogue, name, alias, None, None, by, why, signer, dry_run)
-
-
-def _yanked(catalogue: Catalogue, name: str, version: str) -> list[Finding]:
-    mark = catalogue.mark(catalogue.listing(name), version)
-    if mark is None or not mark.yanked:
-        return []
-    return [
-        codes.NOT_PROMOTED.finding(
-            f"{name}@{version} is yanked",
-            catalogue.where,
-            found=mark.why or "no reason",
-            hint="Promote another version, or run `adapterdock unyank` first.",
-        )
-    ]
 
 
 def history(catalogue: Catalogue, name: str, alias: str) -> list[AliasValue]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Sequence
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -36,11 +36,12 @@ class Answering:
         """
         rows = admitted.rows
         self._batcher.submit(rows)
+        waiting = [asyncio.ensure_future(channel.whole(at)) for at in range(len(rows))]
         try:
-            answers = asyncio.gather(*(channel.whole(at) for at in range(len(rows))))
-            found = await _unless_gone(request, self._in_time(answers))
+            found = await _unless_gone(request, self._in_time(asyncio.gather(*waiting)))
             return None if found is None else list(found)
         finally:
+            _forget(waiting)
             self._end(admitted)
 
     async def stream(
@@ -134,8 +135,16 @@ class _Merged:
 
     def close(self) -> None:
         """Wait for nothing more."""
-        for task in self._next:
+        _forget(self._next)
+
+
+def _forget(tasks: Iterable[asyncio.Future[Any]]) -> None:
+    """Wait for these no more; what they raised was said by another one."""
+    for task in tasks:
+        if not task.done():
             task.cancel()
+        elif not task.cancelled():
+            task.exception()
 
 
 async def _unless_gone(request: Request, answer: Awaitable[T]) -> T | None:

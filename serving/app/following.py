@@ -2,9 +2,10 @@
 
 The loader plans and applies the difference on the running model, for adapters of every method and
 every kind of composition, all or nothing; a running batch ends with the old set. So the loader's
-plan is used here, and not the folders that ``serving.served`` makes for engines. The loader's own
-``watch`` looks at files only: a registry's alias or a folder elsewhere changes without them, so
-this one looks again after a while too.
+plan is used here, and not the folders that ``serving.served`` makes for engines; aliases of a
+registry are followed as it does, past the lock (ADAPTERDOCK_FOLLOW). The loader's own ``watch``
+looks at files only: an alias or a folder elsewhere changes without them, so this one looks again
+after a while too.
 """
 
 from __future__ import annotations
@@ -23,14 +24,20 @@ from ...manifests.findings import changing as codes
 from ...manifests.findings.errors import AdapterdockError, AttachError
 from ...manifests.findings.finding import Finding
 from ...manifests.language.schema import Policy
-from ...manifests.lockfile import Lock, lock_path
+from ...manifests.lockfile import Lock, LockedAdapter, lock_path
+from ...manifests.manifest import ManifestFile
+from ...registry.access.session import session_for
 from ...registry.locks.project import lock_of, open_manifest, policies_in_force
+from ...registry.locks.state import overridden, require_lock
+from ..served.aliases import follows_aliases, moved, newer_entries, upgraded, with_followed
 from .engine import Engine
 
 log = logging.getLogger("adapterdock")
 
 POLL = 1.0
 """Seconds between two looks at whether the files changed."""
+_PATIENCE = 10.0
+"""Seconds that :meth:`Follower.close` waits for a look, which may wait for a network."""
 SETTLE = 0.2
 """Seconds without a change after which files count as completely written."""
 
@@ -88,6 +95,7 @@ class Follower:
         self._stopping = threading.Event()
         self._one = threading.Lock()
         self._marks = self._read_marks()
+        self._followed: Mapping[str, LockedAdapter] = {}
         self.standing = Standing()
         deployment = engine.host.deployment
         assert deployment is not None
@@ -100,10 +108,10 @@ class Follower:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop; a change that is being applied is finished first."""
+        """Stop; a change that is being applied is finished first, if that does not take long."""
         self._stopping.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(_PATIENCE)
 
     def look(self) -> str:
         """Make the model as the manifest says: ``unchanged``, ``switched`` or ``refused``.
@@ -127,13 +135,47 @@ class Follower:
         host = self.engine.host
         file = open_manifest(self._path, **overrides_of(host))
         policies = policies_in_force(file, self._options.get("policy"))
-        plan = plan_change(host, file, **self._options)
+        known, newer, trouble = self._locks(file)
+        try:
+            lock, changes = self._apply(file, newer)
+        except AdapterdockError as error:
+            if newer == known:
+                raise
+            # what was promoted cannot be served: everything else still can
+            trouble += error.findings
+            lock, changes = self._apply(file, known)
+        beside = lock_of(file)
+        self._followed = {} if beside is None else newer_entries(beside, lock)
+        self.standing = self._served(lock, policies, trouble)
+        return "switched" if changes else "refused" if trouble else "unchanged"
+
+    def _apply(self, file: ManifestFile, lock: Lock | None) -> tuple[Lock, bool]:
+        """Make the model as the manifest says under this lock; whether anything changed."""
+        host = self.engine.host
+        plan = plan_change(host, file, lock=lock, **self._options)
         if plan:
             apply_plan(host, plan)
             self.engine.changed()
             log.info("%s: applied\n%s", self._path, plan)
-        self.standing = self._served(plan.lock, policies)
-        return "switched" if plan else "unchanged"
+        return plan.lock, bool(plan)
+
+    def _locks(self, file: ManifestFile) -> tuple[Lock | None, Lock | None, tuple[Finding, ...]]:
+        """The lock beside the manifest with what was followed before, the same with newer values of
+        its aliases, and why some are not followed. ``None`` where there is no lock."""
+        beside = lock_of(file)
+        require_lock(file, beside, frozen=bool(self._options.get("frozen")))
+        if beside is None or overridden(file, beside) or not follows_aliases(None):
+            return None, None, ()
+        session = session_for(file, store=self.engine.host.session.store, **self._options)
+        known = newer = with_followed(file, beside, self._followed)
+        news = moved(file, known, session)
+        trouble = [*news.findings]
+        for name in news.values:
+            try:
+                newer = upgraded(file, newer, [name], session)
+            except AdapterdockError as error:
+                trouble += error.findings
+        return known, newer, tuple(trouble)
 
     def _refused(self, error: AdapterdockError) -> str:
         if error.findings != self.standing.findings:
@@ -158,7 +200,9 @@ class Follower:
             return {}
         return {} if lock is None else digests_of(lock)
 
-    def _served(self, lock: Lock, policies: tuple[Policy, ...]) -> Standing:
+    def _served(
+        self, lock: Lock, policies: tuple[Policy, ...], findings: tuple[Finding, ...] = ()
+    ) -> Standing:
         now, before = time.time(), self.standing.adapters
         digests = digests_of(lock)
         known = {
@@ -168,7 +212,7 @@ class Follower:
         return Standing(
             known,
             digests,
-            (),
+            findings,
             now,
             _digest(self._path),
             _digest(lock_path(self._path)),
@@ -178,6 +222,7 @@ class Follower:
     # -- in the thread ---------------------------------------------------------------------
 
     def _follow(self) -> None:
+        self.look()  # an alias may be newer than the lock already
         looked = time.monotonic()
         while not self._stopping.wait(min(POLL, self._period)):
             marks = self._read_marks()

@@ -14,7 +14,14 @@ from ...manifests.findings import serving as codes
 from ...manifests.findings.finding import Finding, Where
 from ...registry.deltas import Deltas, LowRank
 from ...registry.files.arrays import READABLE
-from ...registry.files.facts import AdapterFacts, AdapterPlan, Layout, ModuleKind, SitePlan
+from ...registry.files.facts import (
+    AdapterFacts,
+    AdapterPlan,
+    Layout,
+    ModuleKind,
+    SitePlan,
+    TensorInfo,
+)
 from ...registry.methods.lora_variants import ACTIVATED, BLOCKS
 
 _SHOWN = 3
@@ -40,7 +47,7 @@ class DenseLora:
     name: str
     deltas: Deltas
     ranks: Mapping[str, int] = field(default_factory=dict)
-    rows: Mapping[str, int | None] = field(default_factory=dict)
+    rows: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def rank(self) -> int:
@@ -85,28 +92,28 @@ def dense_lora(
     if plan.peft is not None:
         reasons |= dict.fromkeys(plan.peft.authors, plan.peft.method)
     deltas = Deltas.of(facts, plan, places)
+    tensors = plan.converted(facts).header.tensors
     tied = frozenset(
         parameter.rpartition(".")[0] for pair in layout.tied.items() for parameter in pair
     )
     for site in plan.sites:
-        why = _unwritable(site, facts, layout, tied) or deltas.left_out.get(site.module)
+        why = _unwritable(site, tensors, layout, tied) or deltas.left_out.get(site.module)
         if why is not None:
             reasons.setdefault(site.module, why)
     if not reasons and not plan.sites:
         reasons["(the model)"] = "the adapter changes no linear layer"
     if reasons:
         return None, [_refused(name, reasons, form, where)]
-    modules = layout.modules
     return DenseLora(
         name,
         deltas,
         {site.module: site.rank for site in plan.sites},
-        {site.module: modules[site.module].out_features for site in plan.sites},
+        {site.module: tensors[site.tensors["B"]].shape[0] for site in plan.sites},
     ), []
 
 
 def _unwritable(
-    site: SitePlan, facts: AdapterFacts, layout: Layout, tied: frozenset[str]
+    site: SitePlan, tensors: Mapping[str, TensorInfo], layout: Layout, tied: frozenset[str]
 ) -> str | None:
     """Why a site is not a plain LoRA of a linear layer."""
     if site.method != "LORA":
@@ -124,10 +131,9 @@ def _unwritable(
         return _OTHER_KINDS.get(module.kind, "not a linear layer")
     if site.module in tied:
         return "a head that is tied to the embeddings"
-    for header in facts.headers.values():
-        info = header.tensors.get(site.tensors["B"])
-        if info is not None and info.dtype not in READABLE:
-            return f"factors in {info.dtype}"
+    for key in site.tensors.values():
+        if tensors[key].dtype not in READABLE:
+            return f"factors in {tensors[key].dtype}"
     return None
 
 

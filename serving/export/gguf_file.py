@@ -42,7 +42,7 @@ def unnamed(
         except ValueError as error:
             return [_no_heads(lora.name, str(error), where)]
         rows = lora.rows[module]
-        if heads is not None and (rows is None or rows % (2 * heads)):
+        if heads is not None and rows % (2 * heads):
             return [_no_heads(lora.name, f"{module} has {rows} rows, {heads} heads", where)]
     return []
 

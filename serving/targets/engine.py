@@ -20,7 +20,6 @@ class Feature(str, Enum):
     BIAS = "trained biases of the base"
     SAVED = "replaced modules (modules_to_save)"
     HEAD = "a classification head (modules_to_save)"
-    TUNED = "modules that the method replaces"
     INIT = "this initialisation, which changes the base"
     ALORA = "aLoRA"
     BDLORA = "BD-LoRA"

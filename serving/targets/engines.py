@@ -22,7 +22,6 @@ _ANYWHERE: Mapping[Feature, How] = unserved(
     QALORA=_CANNOT,
     VELORA=_CANNOT,
     REPLICATION=_CANNOT,
-    TUNED=_CANNOT,
     KIND=_CANNOT,
     NEW=_CANNOT,
     VOCABULARY=_CANNOT,

@@ -57,7 +57,7 @@ _ROLES: Mapping[str, Feature] = {
 _KEYS_OF = frozenset(
     {
         *(Feature.DORA, Feature.LORA_BIAS, Feature.VELORA, Feature.TOKENS, Feature.BIAS),
-        *(Feature.SAVED, Feature.HEAD, Feature.TUNED, Feature.STORED),
+        *(Feature.SAVED, Feature.HEAD, Feature.STORED),
     }
 )
 """Features whose tensors have names of their own."""
@@ -159,8 +159,6 @@ def _in_plan(asked: Asked) -> Iterator[Need]:
             yield Need(Feature.EXPERTS, site.module)
     if plan.biases:
         yield Need(Feature.BIAS, some(plan.biases))
-    if plan.tuned:
-        yield Need(Feature.TUNED, some(plan.tuned))
     # a complete copy of an embedding whose factors are adapted is frozen: PEFT calls it base_layer
     if stored := [m for m, key in plan.embeddings.items() if f".{WRAPPER}." not in key]:
         yield Need(Feature.STORED, some(stored))

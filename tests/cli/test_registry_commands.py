@@ -56,7 +56,8 @@ def test_marks_are_set_and_shown(team: Project, cli: Cli) -> None:
     assert "not yanked" in cli("unyank", "team/refunds@1.0.0").stdout
     assert "deprecated" in cli("deprecate", "team/refunds@1.0.0", "--why", "old").stdout
     assert "nothing changes" in cli("unyank", "team/refunds@1.0.0").stdout
-    cli("promote", "team/refunds@1.0.0", "prod")
+    promoted = cli("promote", "team/refunds@1.0.0", "prod")
+    assert (promoted.exit_code, "is deprecated: old" in promoted.stderr) == (0, True)
     assert "selects nothing" in cli("demote", "team/refunds", "prod").stdout
 
 

@@ -36,7 +36,7 @@ def test_torch_gets_the_cpus_of_the_replica_and_at_least_one() -> None:
 def test_wrong_arguments_are_named(wrong: dict[str, str]) -> None:
     with pytest.raises(UsageError) as refused:
         read_args(wrong)
-    assert refused.value.code == "AD967"
+    assert refused.value.code == "AD959"
 
 
 def test_a_replica_without_the_keys_of_serve_run_does_not_start(

@@ -227,7 +227,7 @@ def test_a_promotion_is_rolled_out_under_load(server: VllmServer, desk: Desk) ->
     old = server.ask("voice", tokens=4)
     with ThreadPoolExecutor(8) as pool:
         work = [pool.submit(ask, number) for number in range(200)]
-        promoted.wait(300)
+        promoted.wait(900)
         at = time.monotonic()
         before = server.status()["adapters"]["voice"]["digest"]
         desk.promote("2.0.0")
@@ -275,7 +275,7 @@ def test_a_manifest_out_of_reach_for_a_while_changes_nothing(
 def test_fifty_adapters_are_served_with_room_for_four(server: VllmServer, desk: Desk) -> None:
     names = desk.many(50)
     desk.lock()
-    wait_for(lambda: set(names) <= set(server.models()), 300)
+    wait_for(lambda: set(names) <= set(server.models()))
     asked = [*names[:3], *names[24:27], *names[-3:], *names[:3]]
     for name in asked:
         says(server, name, name.partition("-")[0])
@@ -330,12 +330,14 @@ def test_a_rollback_reaches_both_api_servers(desk: Desk, running: Running) -> No
     server = running.server
     assert server is not None
     desk.promote("1.0.0")
-    wait_for(
-        lambda: all(server.ask("voice").startswith(SAYS["pirate"]) for _ in range(8)), pause=1.0
-    )
-    for _ in range(8):
+
+    def both_show_it() -> bool:  # connections are spread over both
+        shown = [server.status()["adapters"]["voice"]["revision"] for _ in range(12)]
+        return set(shown) == {"1.0.0"}
+
+    wait_for(both_show_it)
+    for _ in range(6):
         says(server, "voice", "pirate")
-        says(server, "salesman")
 
 
 # -- a start that is refused -----------------------------------------------------------------------

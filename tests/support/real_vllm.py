@@ -172,7 +172,7 @@ def free_port() -> int:
         return sock.getsockname()[1]
 
 
-def wait_for(what: Any, seconds: float = 120.0, pause: float = 0.2) -> Any:
+def wait_for(what: Any, seconds: float = 600.0, pause: float = 0.2) -> Any:
     """The first true value of ``what()``."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

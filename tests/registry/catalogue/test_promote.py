@@ -62,17 +62,6 @@ def test_an_alias_selects_what_it_was_promoted_to_last(team: Catalogue) -> None:
     assert last.number == 4
 
 
-def test_a_yanked_version_is_promoted_only_after_it_was_unyanked(team: Catalogue) -> None:
-    mark(team, "refunds", "1.0.0", "yank", why="wrong tokenizer")
-    for dry_run in (True, False):
-        with pytest.raises(PolicyError) as caught:
-            promote(team, "refunds", "1.0.0", "prod", dry_run=dry_run)
-        assert (caught.value.code, caught.value.findings[0].found) == ("AD868", "wrong tokenizer")
-    mark(team, "refunds", "1.0.0", "unyank")
-    mark(team, "refunds", "1.0.0", "deprecate", why="1.1.0 is better")
-    assert promote(team, "refunds", "1.0.0", "prod") is not None
-
-
 def test_an_alias_that_was_demoted_selects_nothing(team: Catalogue) -> None:
     promote(team, "refunds", "1.0.0", "prod")
     assert demote(team, "refunds", "prod") is not None

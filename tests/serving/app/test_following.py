@@ -12,8 +12,11 @@ import pytest
 import yaml
 from adapterdock.serving.app.build_app import Settings, load_engine
 from adapterdock.serving.app.following import Follower
+from support.builders import write_tokenizer
 from support.peft_adapters import peft_saves, tiny_llama
+from support.project import Project
 from support.served import ask, served, write_served
+from support.team import Team
 
 TARGETS = {"target_modules": ["q_proj", "down_proj"]}
 
@@ -108,6 +111,48 @@ def test_a_changed_policy_counts_from_the_next_look(follower: Follower, manifest
     manifest.write_text(yaml.safe_dump({**data, "policy": {"allow_keys": {"mobile": ["a"]}}}))
     assert follower.look() in ("unchanged", "switched")
     assert follower.standing.policies[0].allow_keys == {"mobile": ("a",)}
+
+
+@pytest.fixture
+def team(project: Project) -> Team:
+    """Version 1.0.0 is in production, and locked; its adapter's name is ``tone``."""
+    write_tokenizer(project.folder / "base")
+    team = Team(project)
+    team.publish("1.0.0")
+    team.publish("2.0.0")
+    team.promote("1.0.0")
+    team.use("prod")
+    team.lock()
+    return team
+
+
+def revision(follower: Follower) -> str | None:
+    deployment = follower.engine.host.deployment
+    assert deployment is not None
+    return deployment.pulled.lock.adapters["tone"].revision
+
+
+def test_a_promotion_is_served_without_a_new_lock_and_back_again(team: Team) -> None:
+    manifest = Path(team.project.manifest)
+    follower = Follower(load_engine(Settings(manifest)), manifest)
+    first = follower.standing.adapters["tone"][0]
+    assert (revision(follower), follower.look()) == ("1.0.0", "unchanged")
+    team.promote("2.0.0")
+    assert (follower.look(), revision(follower)) == ("switched", "2.0.0")
+    assert follower.standing.wanted["tone"] == follower.standing.adapters["tone"][0] != first
+    assert follower.look() == "unchanged"
+    team.promote("1.0.0")
+    assert (follower.look(), follower.standing.adapters["tone"][0]) == ("switched", first)
+
+
+def test_aliases_are_not_followed_where_the_lock_alone_counts(
+    team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ADAPTERDOCK_FOLLOW", "lock")
+    manifest = Path(team.project.manifest)
+    follower = Follower(load_engine(Settings(manifest)), manifest)
+    team.promote("2.0.0")
+    assert (follower.look(), revision(follower)) == ("unchanged", "1.0.0")
 
 
 def eventually(true: Callable[[], bool], seconds: float = 20) -> None:

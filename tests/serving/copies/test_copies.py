@@ -143,11 +143,27 @@ def test_a_copy_stays_for_some_switches_after_it_was_served(store: Store, tmp_pa
 
 def test_a_copy_stays_for_the_grace(store: Store, tmp_path: Path) -> None:
     copies = Copies(store, grace=3600)
-    first, _ = copied(copies, tmp_path, "first")
+    first, folder = copied(copies, tmp_path, "first")
     copies.serve([first])
+    os.utime(folder, (0, 0))  # it was served for a long time
     for _ in range(3 * SWITCHES):
         copies.serve([])
     assert made(copies) == {first}
+
+
+def test_a_copy_that_is_held_is_never_moved(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even for a moment: an engine may read it then."""
+    copied(Copies(store), tmp_path, "a")
+    moved: list[str] = []
+
+    def discard(_: Copies, folder: Path, digest: str) -> None:
+        moved.append(digest)
+
+    monkeypatch.setattr(Copies, "_discard", discard)
+    Copies(store, grace=0.0).serve([])
+    assert moved == []
 
 
 def test_a_copy_that_is_served_again_is_not_removed(store: Store, tmp_path: Path) -> None:

@@ -43,8 +43,16 @@ def written(model: Any, folder: Path, out: Path) -> Path:
     return out
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+ALL_AT_ONCE = {key: value for config in CONFIGS.values() for key, value in config.items()}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "config"),
+    [
+        *((LLAMA.name, config) for config in CONFIGS.values()),
+        *((name, ALL_AT_ONCE) for name in ARCHITECTURES if name != LLAMA.name),
+    ],
+)
 def test_a_file_without_a_scale_holds_the_change_that_peft_computes(
     architecture: str, config: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -185,3 +185,16 @@ def test_a_lock_that_catches_up_is_obeyed_again(team: Team) -> None:
     assert served.current()["tone"].path == path and served.status()["followed"] == {}
     shutil.rmtree(team.place)
     assert served.look().result == "unchanged" and revision(served) == "2.0.0"
+
+
+def test_an_alias_that_did_not_move_is_not_resolved_again(
+    team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = started(team)
+
+    def again(*_: object) -> None:
+        raise AssertionError("it was resolved again")
+
+    monkeypatch.setattr("adapterdock.serving.served.reader.upgraded", again)
+    looked = served.look()
+    assert (looked.result, looked.findings) == ("unchanged", ())

@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 from adapterdock.manifests.findings.finding import Where
 from adapterdock.manifests.lockfile import LoadedAs
-from adapterdock.registry.files.facts import AdapterFacts, AdapterPlan, Header, Origin
+from adapterdock.registry.checks.check_adapter import plan_on
+from adapterdock.registry.files.facts import (
+    AdapterFacts,
+    AdapterPlan,
+    Conversion,
+    Header,
+    Origin,
+    SitePlan,
+)
 from adapterdock.serving.targets.adapters import check_adapter, check_base
 from adapterdock.serving.targets.engine import Feature
 from adapterdock.serving.targets.engines import ENGINES, LLAMA_CPP, MLX
@@ -62,6 +70,7 @@ def test_what_only_acts_in_training_is_served_by_every_engine(engine: str) -> No
         {"alora_invocation_tokens": [1]},
         {"trainable_token_indices": [1]},
         {"use_bdlora": {"nblocks": 2}},
+        {"use_qalora": True},
         {"layer_replication": [[0, 1]]},
         {"init_lora_weights": "pissa_niter_4"},
         {"modules_to_save": ["lm_head"]},
@@ -200,6 +209,20 @@ def test_a_config_without_alpha_is_refused_where_there_is_no_default() -> None:
     assert asked("mlx", lora_alpha=...) == []
 
 
+def test_factors_of_experts_and_of_parameters_are_unchecked_for_vllm() -> None:
+    plan = plan_on(facts_of(plain(TINY)), base_facts().layout)
+    assert plan is not None
+    site = plan.sites[0]
+
+    def at(one: SitePlan) -> list[str]:
+        facts = facts_of(plain(TINY))
+        return codes(check_adapter(Target.parse("vllm"), facts, AdapterPlan((one,)), Where()))
+
+    assert at(site._replace(module="model.layers.0.mlp.experts.0.w1")) == ["AD948"]
+    assert at(site._replace(method="LORA_PARAMETER")) == ["AD948"]
+    assert at(site) == []
+
+
 def test_shards_and_files_of_other_programs_are_refused() -> None:
     facts = facts_of(plain(TINY))
     plan = AdapterPlan(())
@@ -210,6 +233,22 @@ def test_shards_and_files_of_other_programs_are_refused() -> None:
     assert codes(check_adapter(vllm, mlx, plan, Where())) == ["AD945"]
     assert set(facts.headers) == {NAME}
     assert check_adapter(vllm, facts, plan, Where()) == []
+
+
+def test_factors_at_what_is_not_linear_are_refused() -> None:
+    at = "base_model.model.model.norm"
+    factors: dict[str, Spec] = {
+        f"{at}.lora_A.weight": ("F32", (4, HIDDEN)),
+        f"{at}.lora_B.weight": ("F32", (HIDDEN, 4)),
+    }
+    norm = with_tensors(plain(TINY), factors, target_modules=["q_proj", "v_proj", "norm"])
+    assert codes(asked("vllm==0.32", norm)) == ["AD945"]
+
+
+def test_names_of_an_older_transformers_are_unchecked() -> None:
+    facts = facts_of(plain(TINY))
+    today = AdapterPlan((), conversion=Conversion(facts.config, facts.header, {}))
+    assert codes(check_adapter(Target.parse("vllm"), facts, today, Where())) == ["AD948"]
 
 
 def test_a_new_adapter_has_nothing_to_serve() -> None:

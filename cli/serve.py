@@ -205,5 +205,5 @@ def _require_packages() -> None:
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         raise UsageError(
-            codes.SERVE_UNAVAILABLE.finding(f"{' and '.join(missing)} {verb} not installed")
+            codes.SERVE_UNAVAILABLE.finding(f"{', '.join(missing)} {verb} not installed")
         )

@@ -20,6 +20,7 @@ from .command import ERROR_SCHEMA, Command, Group
 from .configured import SCHEMA as REGISTRIES_SCHEMA
 from .diff import SCHEMA as DIFF_SCHEMA
 from .explain import SCHEMA as CODES_SCHEMA
+from .export import SCHEMA as EXPORT_SCHEMA
 from .fingerprint import SCHEMA as FINGERPRINT_SCHEMA
 from .fleet import SCHEMA as FLEET_SCHEMA
 from .help import help_text
@@ -102,6 +103,7 @@ SCHEMAS = (
         "`url`, `dry_run`, `condemned`, `removed`, `kept`, `left`, `bytes`",
     ),
     ("registry renumber", RENUMBER_SCHEMA, "`url`, `kept`, `moved`, `changed`, `findings`"),
+    ("export", EXPORT_SCHEMA, "`folder`, `written`, `unchanged`, `removed`, `record`"),
     ("fleet status", FLEET_SCHEMA, "`manifest`, `exit_status`, `replicas`"),
     ("mirror", MIRROR_SCHEMA, "`origin`, `mirror`, `dry_run`, `id`, `names`, `files`, `bytes`"),
     ("cache ls", CACHE_SCHEMA, "`cache`, `size`, `files`"),

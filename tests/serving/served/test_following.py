@@ -91,9 +91,11 @@ def test_a_follower_that_nobody_needs_any_more_ends(desk: Project) -> None:
     served = Served(desk.manifest, period=0.05)
     served.start()
     served.follow()
+    assert f"adapterdock {desk.manifest}" in [one.name for one in threading.enumerate()]
     del served
     gc.collect()
-    until(lambda: not [one for one in threading.enumerate() if "adapterdock" in one.name])
+    name = f"adapterdock {desk.manifest}"
+    until(lambda: name not in [one.name for one in threading.enumerate()])
 
 
 def test_many_threads_resolve_while_it_switches(desk: Project) -> None:

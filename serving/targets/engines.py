@@ -1,7 +1,7 @@
 """The committed table: engines, their versions, and what each serves.
 
 vLLM's rows were read from 0.29.0, 0.31.0 and 0.32.0 (``vllm/lora/peft_helper.py``,
-``lora_model.py``, ``utils.py``) and 0.32.0 was run; ``tests/serving/targets/test_vllm_source.py``
+``lora_model.py``, ``utils.py``) and 0.32.0 was run; ``tests/serving_real/test_vllm_source.py``
 compares them with an installed vLLM. 0.33.0 has the code of 0.32.0. SGLang was read from 0.5.23
 (``srt/lora/``), mlx-lm from 0.32.2 (``tuner/utils.py``). Ray 2.60 pins vLLM 0.29.0; NIM 2 passes
 its options to the vLLM that is in its image, which NVIDIA does not name, so it is held to the

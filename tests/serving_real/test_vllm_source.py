@@ -1,12 +1,11 @@
 """The rows of vLLM against the source of the vLLM that is installed, which is not imported.
 
-Where there is none, ``ADAPTERDOCK_VLLM_SOURCE`` may name a folder with ``vllm/`` of a wheel.
+``ADAPTERDOCK_VLLM_SOURCE`` may name a folder with ``vllm/`` of another wheel.
 """
 
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 import os
 import re
@@ -18,6 +17,9 @@ from adapterdock.serving.tables.vllm_models import read_models
 from adapterdock.serving.targets import models
 from adapterdock.serving.targets.engine import Feature, How
 from adapterdock.serving.targets.engines import VLLM
+from support.real_vllm import PYTHON
+
+pytestmark = pytest.mark.serving
 
 FIELDS: Mapping[str, Feature] = {
     "use_dora": Feature.DORA,
@@ -31,20 +33,12 @@ FIELDS: Mapping[str, Feature] = {
 """What ``PEFTHelper`` refuses, where it has the field; else it ignores it."""
 
 
-def _source() -> Path | None:
+@pytest.fixture(scope="module")
+def vllm() -> Path:
     said = os.environ.get("ADAPTERDOCK_VLLM_SOURCE")
     if said:
         return Path(said) / "vllm"
-    found = importlib.util.find_spec("vllm")
-    places = found.submodule_search_locations if found is not None else None
-    return Path(next(iter(places))) if places else None
-
-
-@pytest.fixture(scope="module")
-def vllm() -> Path:
-    source = _source()
-    if source is None:
-        pytest.skip("vLLM is not installed")
+    (source,) = Path(PYTHON).absolute().parents[1].glob("lib/python*/site-packages/vllm")
     return source
 
 

@@ -7,7 +7,6 @@ ratios. Also runs by itself: ``python benchmarks/through_s3.py``.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import math
 import os
@@ -31,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from adapterdock.registry.catalogue.init import init_registry
 from adapterdock.registry.catalogue.open_storage import open_storage
+from adapterdock.registry.files.digests import sha256_file
 from adapterdock.registry.lock import lock
 from adapterdock.registry.publishing import publish
 from adapterdock.registry.pull import pull
@@ -81,7 +81,8 @@ def _one_round(
         ("s3 up boto3", partial(client.upload_file, str(file), bucket, key)),
         ("s3 up ours", ours),
     ]
-    timed(times, "s3 hash", partial(_hash, file))
+    # what boto3 leaves to others: the digest that says whether the file is the right one
+    timed(times, "s3 hash", partial(sha256_file, file))
     for name, act in steps if number % 2 == 0 else reversed(steps):
         os.sync()  # what was written before is not written now
         timed(times, name, act)
@@ -100,14 +101,6 @@ def _one_round(
     shutil.rmtree(store.root, ignore_errors=True)
     copy.unlink(missing_ok=True)
     client.delete_object(Bucket=bucket, Key=key)
-
-
-def _hash(file: Path) -> None:
-    """What boto3 leaves to others: the digest that says whether the file is the right one."""
-    with file.open("rb") as stream:
-        digest = hashlib.sha256()
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
 
 
 def _many(times: Times, project: Project, url: str, many: int) -> None:

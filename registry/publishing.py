@@ -245,8 +245,9 @@ def _describe_base(resolution: Resolution, fingerprint: Fingerprint) -> EntryBas
         with suppress(AdapterdockError):
             licence = licence_beside(folder)
     gated = folder.gated if isinstance(folder, Gated) else None
-    described = describe_base(resolution.base, fingerprint, _names(resolution))
-    return described.model_copy(update={"licence": licence, "gated": gated})
+    return describe_base(
+        resolution.base, fingerprint, _names(resolution), licence=licence, gated=gated
+    )
 
 
 def _names(resolution: Resolution) -> list[str]:

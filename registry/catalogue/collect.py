@@ -116,18 +116,18 @@ def collect(
     condemned = {digest: size for digest, size in blobs.items() if digest not in needed}
     if dry_run:
         return Collected(condemned)
-    begun = storage.unfinished() if isinstance(storage, LocalStorage) else {}
-    if not (condemned or begun or storage.find(HOLDS) or _unfinished(storage.find(GC))):
+    unfinished = storage.unfinished() if isinstance(storage, LocalStorage) else {}
+    if not (condemned or unfinished or storage.find(HOLDS) or _unfinished(storage.find(GC))):
         return Collected({})
     require_creating(storage)
-    return _run(storage, entries, condemned, begun, grace, workers, clock)
+    return _run(storage, entries, condemned, unfinished, grace, workers, clock)
 
 
 def _run(
     storage: Storage,
     entries: _Entries,
     condemned: Mapping[str, int],
-    begun: Mapping[str, float],
+    unfinished: Mapping[str, float],
     grace: float,
     workers: int,
     clock: Callable[[], float],
@@ -156,7 +156,7 @@ def _run(
     outcomes = dict(zip(doomed, each(remove, doomed, workers), strict=True))
     _close(storage, number)
     stale = [path for path in holds if path not in live]
-    stale += [path for path, at in begun.items() if now - at >= grace]
+    stale += [path for path, at in unfinished.items() if now - at >= grace]
     _clean(storage, now, grace, stale, workers)
     return Collected(
         condemned,

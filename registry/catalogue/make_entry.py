@@ -120,7 +120,12 @@ def describe_method(facts: AdapterFacts, plan: AdapterPlan) -> EntryMethod:
 
 
 def describe_base(
-    base: BaseFacts, fingerprint: Fingerprint, names: Collection[str] = ()
+    base: BaseFacts,
+    fingerprint: Fingerprint,
+    names: Collection[str] = (),
+    *,
+    licence: str | None = None,
+    gated: bool | None = None,
 ) -> EntryBase:
     """The base that an adapter was validated against; ``names`` are other names of it, of which
     those that are paths are left out."""
@@ -133,6 +138,8 @@ def describe_base(
         aliases=tuple(sorted({name for name in names if is_name(name)})),
         fingerprints=(fingerprint,),
         quantisation=_text(method),
+        licence=licence,
+        gated=gated,
     )
 
 

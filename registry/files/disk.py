@@ -75,6 +75,28 @@ def remove(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
+def move_folder(source: Path, target: Path) -> bool:
+    """Give a folder, also a read-only one, a name that is free. ``False`` where another process was
+    first: the folder is gone, or the name taken. Raises :class:`OSError`."""
+    try:
+        source.chmod(0o755)
+        source.rename(target)
+    except (FileNotFoundError, FileExistsError):
+        return False
+    except OSError:
+        if target.exists():
+            return False
+        raise
+    return True
+
+
+def close_folder(folder: Path) -> None:
+    """Make a folder and those in it read-only. It cannot be moved then."""
+    for inside, _, _ in os.walk(folder):
+        with suppress(OSError):
+            Path(inside).chmod(0o555)
+
+
 def sync_file(path: Path) -> None:
     """Flush a file to the disk. Raises :class:`OSError`."""
     handle = os.open(path, os.O_RDONLY)

@@ -64,8 +64,8 @@ def upload(fs: Any, bucket: str, key: str, path: Path, size: int, digest: str | 
 async def _upload(
     fs: Any, road: PlainRoad, bucket: str, key: str, path: Path, size: int, digest: str | None
 ) -> None:
-    begun = await fs._call_s3("create_multipart_upload", Bucket=bucket, Key=key)
-    which = {"Bucket": bucket, "Key": key, "UploadId": begun["UploadId"]}
+    created = await fs._call_s3("create_multipart_upload", Bucket=bucket, Key=key)
+    which = {"Bucket": bucket, "Key": key, "UploadId": created["UploadId"]}
     try:
         tags = await _send(fs, road, which, path, size, digest)
         parts = [{"PartNumber": n, "ETag": tag} for n, tag in sorted(tags.items())]

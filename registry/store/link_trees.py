@@ -24,7 +24,7 @@ from ...manifests.findings.store import (
     UNSAFE_PATH,
 )
 from ..files.digests import PREFIX, check_paths, folder_digest, is_digest, parse_digest
-from ..files.disk import guarded, remove
+from ..files.disk import close_folder, guarded, move_folder, remove
 from ..files.facts import FileFact
 from ..files.scratch import scratch_folder
 from .store import Store
@@ -131,9 +131,9 @@ def _publish(new: Path, tree: Path, placed: list[tuple[FileFact, Path]]) -> None
     tree.parent.mkdir(exist_ok=True)
     if os.path.lexists(tree):
         # Damaged, or a file has moved: move the old tree away first.
-        _move(tree, new.with_name("old"))
-    if _move(new, tree):
-        _close(tree)
+        move_folder(tree, new.with_name("old"))
+    if move_folder(new, tree):
+        close_folder(tree)
 
 
 def _for_this_process(name: str, placed: list[tuple[FileFact, Path]]) -> Path:
@@ -142,7 +142,7 @@ def _for_this_process(name: str, placed: list[tuple[FileFact, Path]]) -> Path:
     atexit.register(remove, place)
     tree = place / name
     _build(tree, tree, placed)
-    _close(tree)
+    close_folder(tree)
     return tree
 
 
@@ -177,24 +177,3 @@ def _link(link: Path, target: str, path: Path) -> None:
             return
     shutil.copyfile(path, link)
     link.chmod(0o444)
-
-
-def _move(source: Path, target: Path) -> bool:
-    # False where another process was first: the name is gone, or taken.
-    try:
-        source.chmod(0o755)
-        source.rename(target)
-    except (FileNotFoundError, FileExistsError):
-        return False
-    except OSError:
-        if target.exists():
-            return False
-        raise
-    return True
-
-
-def _close(tree: Path) -> None:
-    # After the rename: a folder that is read-only cannot be moved.
-    for folder, _, _ in os.walk(tree):
-        with suppress(OSError):
-            Path(folder).chmod(0o555)

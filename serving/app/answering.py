@@ -67,15 +67,15 @@ class Answering:
             return gone()
 
         async def events() -> AsyncIterator[str]:
-            begun: set[int] = set()
+            started: set[int] = set()
             at_hand: tuple[int, Piece] | None = first
             try:
                 while at_hand is not None:
                     row, piece = at_hand
-                    if reply.kind == "chat" and row not in begun:
+                    if reply.kind == "chat" and row not in started:
                         # openai's clients expect the role at the beginning
                         yield event(reply.chunk(row, Piece(), first=True))
-                    begun.add(row)
+                    started.add(row)
                     yield event(reply.chunk(row, piece, first=False))
                     at_hand = await self._in_time(merged.next()) if merged.open else None
                 if usage:

@@ -155,7 +155,7 @@ def choose(
 
 def run_apart(run: Run, rows: Sequence[Row]) -> None:
     """Run rows as one batch. If that fails, run them by adapter, then one by one, so that only a
-    row that cannot run alone fails. A row whose answer was begun is not run again."""
+    row that cannot run alone fails. A row whose answer was started is not run again."""
     try:
         run(rows)
         return
@@ -164,7 +164,7 @@ def run_apart(run: Run, rows: Sequence[Row]) -> None:
             rows[0].fail(failed(error))
             return
         for row in rows:
-            if row.begun:
+            if row.started:
                 row.fail(failed(error))
         log.warning("A batch of %d rows failed, so its rows run apart: %s", len(rows), error)
     rest = [row for row in rows if not row.finished and not row.cancelled]

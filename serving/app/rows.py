@@ -70,7 +70,7 @@ class Row:
     finished: bool = False
 
     @property
-    def begun(self) -> bool:
+    def started(self) -> bool:
         """Whether a part of its answer was sent, so that it cannot run again."""
         return False
 
@@ -115,7 +115,7 @@ class GenerationRow(Row):
         self._stop = StopText(self.stops)
 
     @property
-    def begun(self) -> bool:
+    def started(self) -> bool:
         return self._sent
 
     def again(self) -> None:

@@ -28,7 +28,14 @@ from ...manifests.findings.errors import StoreError
 from ...manifests.findings.store import CACHE_IO
 from ...manifests.owner import Owner
 from ...registry.files.digests import PREFIX, is_digest, parse_digest
-from ...registry.files.disk import guarded, listing, remove, sync_folder
+from ...registry.files.disk import (
+    close_folder,
+    guarded,
+    listing,
+    move_folder,
+    remove,
+    sync_folder,
+)
 from ...registry.files.facts import FileFact
 from ...registry.files.scratch import scratch_folder
 from ...registry.sources.fetch import Fetched
@@ -161,12 +168,12 @@ class Copies:
             folder.parent.mkdir(parents=True, exist_ok=True)
             if os.path.lexists(folder):  # damaged
                 _log.warning("%s was changed; it is made again", folder)
-                _move(folder, place / "old")
-            if _move(new, folder):
+                move_folder(folder, place / "old")
+            if move_folder(new, folder):
                 for fact in made:
                     assert fact.sha256 is not None
                     self._verified.record(folder / fact.path, fact.sha256)
-                _close(folder)
+                close_folder(folder)
                 sync_folder(folder.parent)
         finally:
             remove(place)
@@ -246,11 +253,11 @@ class Copies:
         place = self._root / "tmp" / Owner.me().new_name()
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            if not _move(folder, place):
+            if not move_folder(folder, place):
                 return
             if place.stat().st_mtime > used or digest in self._held():
-                if _move(place, folder):
-                    _close(folder)
+                if move_folder(place, folder):
+                    close_folder(folder)
                 return
             (self._root / "records" / folder.name).unlink(missing_ok=True)
         finally:
@@ -270,23 +277,3 @@ def _writable(folder: Path) -> Path:
         atexit.register(remove, place)
         return place
     return folder
-
-
-def _move(source: Path, target: Path) -> bool:
-    """``False`` where another process was first: the name is gone, or taken."""
-    try:
-        source.chmod(0o755)
-        source.rename(target)
-    except (FileNotFoundError, FileExistsError):
-        return False
-    except OSError:
-        if target.exists():
-            return False
-        raise
-    return True
-
-
-def _close(folder: Path) -> None:
-    for inside, _, _ in os.walk(folder):
-        with suppress(OSError):
-            Path(inside).chmod(0o555)

@@ -77,9 +77,9 @@ def test_the_error_of_a_row_has_nothing_of_what_was_raised() -> None:
     assert "ValueError" in str(heard[0].error.as_dict())
 
 
-def test_a_row_whose_answer_was_begun_does_not_run_again() -> None:
+def test_a_row_whose_answer_was_started_does_not_run_again() -> None:
     class Begun(Row):
-        begun = True  # type: ignore[assignment]
+        started = True  # type: ignore[assignment]
 
     heard: list[Piece] = []
     row = Begun("generate", "bad", heard.append)

@@ -76,9 +76,9 @@ def test_a_finished_row_does_not_fail_afterwards() -> None:
 def test_a_row_that_runs_again_says_everything_once() -> None:
     one, heard = row()
     one.take(1)
-    assert not one.begun
+    assert not one.started
     one.again()
     for token in (1, 2, 9):
         one.take(token)
     assert said(heard) == "café"
-    assert one.begun
+    assert one.started

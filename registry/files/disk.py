@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ...manifests.findings import store as codes
 from ...manifests.findings.code import Code
-from ...manifests.findings.errors import StoreError
+from ...manifests.findings.errors import StoreError, UsageError
 from ...manifests.findings.finding import Finding, Where
 
 _CODES: dict[int, Code] = {
@@ -73,6 +73,22 @@ def remove(path: Path) -> None:
         with suppress(OSError):
             Path(folder).chmod(0o700)
     shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def writing(out: Path, code: Code, message: str) -> Generator[None]:
+    """Makes errors of the disk :class:`UsageError`, for a place that the user chose."""
+    try:
+        yield
+    except OSError as error:
+        said = error.strerror or str(error)
+        raise UsageError(
+            code.finding(
+                message,
+                Where(file=str(out)),
+                found=f"{error.filename}: {said}" if error.filename else said,
+            )
+        ) from error
 
 
 def move_folder(source: Path, target: Path) -> bool:

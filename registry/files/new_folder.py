@@ -15,7 +15,7 @@ from ...manifests.findings import usage as codes
 from ...manifests.findings.errors import AdapterdockError, UsageError
 from ...manifests.findings.finding import Where
 from ...manifests.owner import left_beside, made_beside
-from .disk import remove, sync_file, sync_folder
+from .disk import remove, sync_file, sync_folder, writing
 from .exchange import exchange
 from .header import read_local_header
 from .names import BASE_CONFIG, BASE_INDEX, BESIDE_A_BASE, TOKENIZER_FILES
@@ -24,6 +24,7 @@ MARK = "adapterdock.merged"
 """The metadata key of a safetensors header with what was merged."""
 
 _NEW, _OLD = "merging", "merged"
+_CANNOT = "Cannot write the merged model"
 
 _WRITTEN = frozenset({BASE_CONFIG, BASE_INDEX, *BESIDE_A_BASE, *TOKENIZER_FILES})
 
@@ -31,7 +32,7 @@ _WRITTEN = frozenset({BASE_CONFIG, BASE_INDEX, *BESIDE_A_BASE, *TOKENIZER_FILES}
 def check_free(out: Path) -> None:
     """Raise :class:`UsageError` unless ``out`` does not exist, is empty, or holds only a model that
     we merged."""
-    with _reported(out):
+    with writing(out, codes.UNWRITABLE, _CANNOT):
         if not out.exists() and not out.is_symlink():
             return
         where = Where(file=str(out))
@@ -66,12 +67,12 @@ def replacing(out: Path) -> Generator[Path]:
     """A new folder to write into, which becomes ``out`` at the end of the block. On an error it is
     removed, and ``out`` stays as it was. Raises :class:`UsageError` for errors of the disk."""
     out = out.resolve()
-    with _reported(out):
+    with writing(out, codes.UNWRITABLE, _CANNOT):
         out.parent.mkdir(parents=True, exist_ok=True)
         _clear(out)
     new, old = made_beside(out, _NEW), made_beside(out, _OLD)
     try:
-        with _reported(out):
+        with writing(out, codes.UNWRITABLE, _CANNOT):
             new.mkdir()
             yield new
             for path in new.rglob("*"):
@@ -108,18 +109,3 @@ def _swap(new: Path, out: Path, old: Path) -> None:
     except BaseException:
         old.rename(out)
         raise
-
-
-@contextmanager
-def _reported(out: Path) -> Generator[None]:
-    try:
-        yield
-    except OSError as error:
-        said = error.strerror or str(error)
-        raise UsageError(
-            codes.UNWRITABLE.finding(
-                "Cannot write the merged model",
-                Where(file=str(out)),
-                found=f"{error.filename}: {said}" if error.filename else said,
-            )
-        ) from error

@@ -19,7 +19,7 @@ from ...manifests.findings.errors import UsageError
 from ...manifests.findings.finding import Finding, Where
 from ...manifests.owner import left_beside, made_beside
 from ...registry.files.digests import sha256_file
-from ...registry.files.disk import remove, sync_file, sync_folder
+from ...registry.files.disk import remove, sync_file, sync_folder, writing
 from ...registry.files.exchange import exchange
 from .record import (
     RECORD,
@@ -185,10 +185,10 @@ def opened(out: Path) -> Generator[OutFolder]:
     is removed. Raises :class:`UsageError` for a folder that another export writes into, one with an
     invalid record, and for errors of the disk inside the block."""
     new = not out.exists()
-    with _reported(out):
+    with writing(out, codes.EXPORT_UNWRITTEN, "Cannot write the export"):
         out.mkdir(parents=True, exist_ok=True)
     try:
-        with _reported(out), _alone(out):
+        with writing(out, codes.EXPORT_UNWRITTEN, "Cannot write the export"), _alone(out):
             before = read_record(out)
             inside = out / "adapterdock-export"
             for left in (*left_beside(inside, _NEW), *left_beside(out / RECORD, _NEW)):
@@ -225,21 +225,6 @@ def _alone(out: Path) -> Generator[None]:
         yield
     finally:
         os.close(number)
-
-
-@contextmanager
-def _reported(out: Path) -> Generator[None]:
-    try:
-        yield
-    except OSError as error:
-        said = error.strerror or str(error)
-        raise UsageError(
-            codes.EXPORT_UNWRITTEN.finding(
-                "Cannot write the export",
-                Where(file=str(out)),
-                found=f"{error.filename}: {said}" if error.filename else said,
-            )
-        ) from error
 
 
 def written_files(folder: Path) -> dict[str, WrittenFile]:

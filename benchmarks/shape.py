@@ -28,7 +28,7 @@ CONFIG = {
 }
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _HIDDEN, _INNER, _KV = CONFIG["hidden_size"], CONFIG["intermediate_size"], 3 * CONFIG["head_dim"]
-_SIZES = {
+SIZES = {
     "self_attn.q_proj": (_HIDDEN, _HIDDEN),
     "self_attn.k_proj": (_HIDDEN, _KV),
     "self_attn.v_proj": (_HIDDEN, _KV),
@@ -37,7 +37,7 @@ _SIZES = {
     "mlp.up_proj": (_HIDDEN, _INNER),
     "mlp.down_proj": (_INNER, _HIDDEN),
 }
-_LORA = {
+ADAPTER_CONFIG = {
     "peft_type": "LORA",
     "task_type": "CAUSAL_LM",
     "base_model_name_or_path": BASE_NAME,
@@ -67,7 +67,23 @@ def write_adapters(folder: Path, count: int, dtype: torch.dtype = torch.bfloat16
             f"{key}.lora_B.weight": (torch.randn(outputs, RANK) / 50).to(dtype),
         }
 
-    return _write(folder, count, _LORA, tensors)
+    return _write(folder, count, ADAPTER_CONFIG, tensors)
+
+
+def write_small(folder: Path, count: int) -> list[Path]:
+    """``count`` LoRA of rank 4 on queries and values in bfloat16: 120 tensors, 0.5 MB each."""
+    rank, targets = 4, ["q_proj", "v_proj"]
+
+    def tensors(key: str, inputs: int, outputs: int) -> Tensors:
+        if not key.endswith(tuple(targets)):
+            return {}
+        return {
+            f"{key}.lora_A.weight": (torch.randn(rank, inputs) / 50).bfloat16(),
+            f"{key}.lora_B.weight": (torch.randn(outputs, rank) / 50).bfloat16(),
+        }
+
+    config = {**ADAPTER_CONFIG, "r": rank, "lora_alpha": 2 * rank, "target_modules": targets}
+    return _write(folder, count, config, tensors)
 
 
 def write_dora(folder: Path, count: int) -> list[Path]:
@@ -80,7 +96,7 @@ def write_dora(folder: Path, count: int) -> list[Path]:
             f"{key}.lora_magnitude_vector": torch.rand(outputs) + 0.5,
         }
 
-    return _write(folder, count, {**_LORA, "use_dora": True}, tensors)
+    return _write(folder, count, {**ADAPTER_CONFIG, "use_dora": True}, tensors)
 
 
 def write_ia3(folder: Path, count: int) -> list[Path]:
@@ -116,7 +132,7 @@ def _write(
         torch.manual_seed(number + 1)
         found: Tensors = {}
         for layer in range(CONFIG["num_hidden_layers"]):
-            for name, (inputs, outputs) in _SIZES.items():
+            for name, (inputs, outputs) in SIZES.items():
                 found |= tensors(f"base_model.model.model.layers.{layer}.{name}", inputs, outputs)
         path = folder / f"adapter-{number:02d}"
         path.mkdir(parents=True)

@@ -1,6 +1,6 @@
 """``python -m adapterdock.cli`` is the command ``adapterdock``."""
 
-from .main import main
+from .start import main
 
 if __name__ == "__main__":
     main()

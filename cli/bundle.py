@@ -21,12 +21,13 @@ from .promote import DryRunOption
 from .render import counted, human_bytes
 
 SCHEMA = "adapterdock.bundle/1"
+UNPACK_SCHEMA = "adapterdock.unpack/1"
 
 
 def bundle(
     manifest: ManifestArgument,
-    archive: Annotated[
-        Path,
+    out_text: Annotated[
+        str,
         typer.Argument(metavar="OUT", help="The archive: out.oci.tar.", show_default=False),
     ],
     with_base: Annotated[
@@ -50,7 +51,9 @@ def bundle(
       skopeo copy oci-archive:out.oci.tar:setup docker://registry.example.com/team/setup:1
     """
     from ..registry.bundling import bundle as pack
+    from ..registry.files.disk import output_path
 
+    archive = output_path(out_text)
     manifest_argument(manifest)
     check_arguments(None, None, policy)
     with shown_progress(f"Packing {manifest}") as progress:
@@ -89,9 +92,10 @@ def unpack(
         Path,
         typer.Argument(metavar="BUNDLE", help="What `bundle` wrote.", show_default=False),
     ],
-    folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="A new or empty folder.", show_default=False)
+    folder_text: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="A new or empty folder.", show_default=False)
     ],
+    as_json: JsonOption = False,
 ) -> None:
     """Write the manifest and the lock of a bundle into a folder.
 
@@ -103,11 +107,17 @@ def unpack(
       adapterdock unpack out.oci.tar ./here
       adapterdock pull ./here/adapters.yaml --from out.oci.tar
     """
+    from ..registry.files.disk import output_path
     from ..registry.unbundling import unpack as write
 
+    folder = output_path(folder_text)
     with shown_progress(f"Unpacking {archive}") as progress:
         done = write(archive, folder, progress=progress)
     shown = folder / done.manifest.relative_to(done.folder)
+    if as_json:
+        data = {"folder": str(folder), "manifest": str(shown), "new": done.new}
+        out.as_json(UNPACK_SCHEMA, {**data, "files": sorted(map(str, done.files))})
+        return
     if not done.new:
         say(f"{folder} has these {counted(len(done.files), 'file')} already")
     else:

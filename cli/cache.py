@@ -17,6 +17,8 @@ from .progress import shown_progress
 from .render import counted, human_bytes, print_findings, print_table, short_digest
 
 SCHEMA = "adapterdock.cache/1"
+VERIFY_SCHEMA = "adapterdock.cache-verify/1"
+GC_SCHEMA = "adapterdock.cache-gc/1"
 
 app = typer.Typer(
     cls=Group,
@@ -74,7 +76,7 @@ def ls(as_json: JsonOption = False) -> None:
 
 
 @app.command("verify", cls=Command)
-def verify() -> None:
+def verify(as_json: JsonOption = False) -> None:
     """Compare every cached file with its digest.
 
     Damaged files are removed, so that the next pull downloads them again. Exit status 1 if a file
@@ -96,6 +98,14 @@ def verify() -> None:
             progress.start(name, maintenance.size(store))
             findings = maintenance.verify(store, lambda count: progress.advance(name, count))
             progress.done(name)
+    if as_json:
+        data = {
+            "cache": str(store.root),
+            "files": len(maintenance.entries(store)) if store.exists() else 0,
+            "findings": [finding.as_dict() for finding in findings],
+        }
+        out.as_json(VERIFY_SCHEMA, data)
+        raise typer.Exit(1 if findings else 0)
     print_findings(findings, out)
     if findings:
         raise typer.Exit(1)
@@ -110,6 +120,7 @@ def gc(
     max_size: Annotated[
         str, typer.Option("--max-size", metavar="SIZE", help="Keep at most this much: 10GiB, 0B.")
     ],
+    as_json: JsonOption = False,
 ) -> None:
     """Make the cache smaller: delete the least recently used files.
 
@@ -128,6 +139,10 @@ def gc(
     store = Store.default()
     freed = maintenance.collect(store, limit)
     left = maintenance.size(store)
+    if as_json:
+        gone = {"freed": freed.size, "deleted": sorted(freed.digests)}
+        out.as_json(GC_SCHEMA, {"cache": str(store.root), **gone, "size": left})
+        return
     say(f"Freed {human_bytes(freed.size)} ({counted(len(freed.digests), 'file')})")
     say(f"{human_bytes(left)} remain in {store.root}")
     if left > limit:

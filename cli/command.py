@@ -18,6 +18,8 @@ from ..manifests.findings.errors import AdapterdockError, OfflineError, UsageErr
 from ..manifests.findings.finding import Finding, Report, Severity
 from .console import err, out
 from .help import help_text, help_width
+from .hints import completed, completed_report, hints_name
+from .verbosity import verbosity_options
 
 EXIT_WRONG, EXIT_USAGE, EXIT_UNCHECKED = 1, 2, 3
 EXIT_BUG = 70
@@ -41,9 +43,15 @@ def terminate(*_: object) -> None:
 class Command(TyperCommand):
     """One command."""
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.params.extend(verbosity_options())
+
     def invoke(self, ctx: Any) -> Any:
-        as_json = bool(ctx.params.get("as_json"))
-        raise typer.Exit(exit_status(lambda: super(Command, self).invoke(ctx), as_json=as_json))
+        as_json = bool(ctx.params.get("as_json")) or ctx.params.get("form") == "json"
+        with hints_name(ctx.params):
+            status = exit_status(lambda: super(Command, self).invoke(ctx), as_json=as_json)
+        raise typer.Exit(status)
 
     def get_help(self, ctx: Any) -> str:
         return help_text(self, ctx, help_width())
@@ -92,6 +100,7 @@ def exit_with(report: Report, as_json: bool) -> NoReturn:
     """Print the report and end the command with its status."""
     from .render import print_report
 
+    report = completed_report(report)
     if as_json:
         data = report.as_dict()
         out.as_json(data.pop("schema"), data)
@@ -125,6 +134,7 @@ def _report(error: Exception, findings: tuple[Finding, ...], status: int, as_jso
     """Print the findings; if even that fails, the status is all that is left."""
     from .render import print_findings
 
+    findings = completed(findings)
     try:
         if as_json:
             data = {"exit_status": status, "findings": [f.as_dict() for f in findings]}

@@ -1,7 +1,9 @@
 """Where output goes: results to stdout, everything else to stderr.
 
-On a terminal, text is wrapped to its width and styled. Elsewhere, with ``NO_COLOR`` set or
-``TERM=dumb``, it is plain: no escape codes, no wrapping, one record per line.
+On a terminal, text is wrapped to its width and styled. ``NO_COLOR`` switches off its colours, and
+``TERM=dumb`` every escape code; both leave the layout. Elsewhere text is plain: no escape codes, no
+wrapping, one record per line. ``FORCE_COLOR`` adds styles there, and nothing else; ``NO_COLOR``
+counts more.
 """
 
 from __future__ import annotations
@@ -13,15 +15,17 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
+from ..manifests.findings.said import Part as Styled
+from ..manifests.findings.said import clean
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-Styled = str | tuple[str, str]
-"""Text, or text and its rich style (``bold red``)."""
-
 HANG = 2
 """Indent of the second line of wrapped text, in columns."""
+_COLUMNS, _LINES = 80, 25
+"""Of a terminal that does not say its size."""
 
 
 class Printer:
@@ -30,6 +34,8 @@ class Printer:
     def __init__(self, name: str) -> None:
         self._name: str = name
         self._console: tuple[TextIO, Console] | None = None
+        self.muted: bool = False
+        """Whether :meth:`line` prints nothing: notes with --quiet."""
 
     @property
     def stream(self) -> TextIO | None:
@@ -37,12 +43,27 @@ class Printer:
         return getattr(sys, self._name)
 
     @property
-    def fancy(self) -> bool:
-        """Whether it is a terminal that can show colours and moving bars."""
+    def terminal(self) -> bool:
+        """Whether it is a terminal: text is wrapped, and tables are laid out."""
         stream = self.stream
-        if stream is None or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return stream is not None and stream.isatty()
+
+    @property
+    def fancy(self) -> bool:
+        """Whether it is a terminal that can show moving bars, and characters that are not ASCII."""
+        stream = self.stream
+        if stream is None or os.environ.get("TERM") == "dumb":
             return False
         return stream.isatty() and (stream.encoding or "").lower().startswith("utf")
+
+    @contextmanager
+    def heard(self) -> Generator[None]:
+        """Print even if muted: an error."""
+        muted, self.muted = self.muted, False
+        try:
+            yield
+        finally:
+            self.muted = muted
 
     @property
     def console(self) -> Console:
@@ -52,8 +73,17 @@ class Printer:
         stream = self.stream
         assert stream is not None
         if self._console is None or self._console[0] is not stream:
+            fancy = self.fancy
             made = Console(
-                file=stream, force_terminal=True, highlight=False, markup=False, emoji=False
+                file=stream,
+                force_terminal=True,
+                color_system="auto" if fancy else "standard" if _colours_forced() else None,
+                highlight=False,
+                markup=False,
+                emoji=False,
+                # rich takes every dumb terminal to be 80 columns wide, unless it is told both
+                width=None if fancy else _columns(stream),
+                height=None if fancy else _LINES,
             )
             self._console = (stream, made)
         return self._console[1]
@@ -61,13 +91,15 @@ class Printer:
     @property
     def width(self) -> int | None:
         """Columns of the terminal; ``None`` if text is not wrapped."""
-        return self.console.width if self.fancy else None
+        return self.console.width if self.terminal else None
 
     def line(self, *parts: Styled, indent: int = 0, hang: int = HANG) -> None:
         """Print ``parts`` as one line. Further lines (the text has line breaks, or the terminal is
         narrow) are indented by ``hang`` more columns."""
-        if not self.fancy:
-            text = clean("".join(p if isinstance(p, str) else p[0] for p in parts))
+        if self.muted:
+            return
+        if not self.terminal:
+            text = "".join(self._plain(part) for part in parts)
             first, *rest = text.split("\n")
             lines = [" " * indent + first, *(" " * (indent + hang) + more for more in rest)]
             print("\n".join(line.rstrip() for line in lines), file=self.stream)
@@ -80,7 +112,23 @@ class Printer:
 
     def as_json(self, schema: str, data: Mapping[str, Any]) -> None:
         """``data`` as one JSON object whose first key is ``schema``; never wrapped or styled."""
-        print(json.dumps({"schema": schema, **data}, indent=2), file=self.stream)
+        self.raw(json.dumps({"schema": schema, **data}, indent=2))
+
+    def raw(self, text: str) -> None:
+        """``text`` for another program, as it is: never wrapped, styled or escaped."""
+        print(text, file=self.stream)
+
+    def _plain(self, part: Styled) -> str:
+        """One part without wrapping, with its style if that is forced."""
+        content, style = (part, "") if isinstance(part, str) else part
+        content = clean(content)
+        if not style or not content.strip() or not _colours_forced():
+            return content
+        from rich.color import ColorSystem
+        from rich.style import Style
+
+        parsed = Style.parse(style)
+        return parsed.render(content, color_system=ColorSystem.STANDARD)
 
     def _wrapped(self, parts: tuple[Styled, ...], width: int, hang: int) -> list[Text]:
         from rich.text import Text
@@ -95,6 +143,20 @@ class Printer:
         return list(lines)
 
 
+def _colours_forced() -> bool:
+    return bool(os.environ.get("FORCE_COLOR")) and not os.environ.get("NO_COLOR")
+
+
+def _columns(stream: TextIO) -> int:
+    said = os.environ.get("COLUMNS", "")
+    if said.isdigit() and int(said):
+        return int(said)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _COLUMNS
+    except (OSError, ValueError):
+        return _COLUMNS
+
+
 out = Printer("stdout")
 err = Printer("stderr")
 
@@ -103,21 +165,12 @@ say = out.line
 """Prints one line of a result."""
 
 
-def clean(text: str) -> str:
-    """``text`` with control characters escaped, except line breaks: names and messages may come
-    from a stranger's file, and must not control the terminal."""
-    if text.isprintable():
-        return text
-    return "".join(
-        c if c == "\n" or c.isprintable() else c.encode("unicode_escape").decode("ascii")
-        for c in text
-    )
-
-
 @contextmanager
 def status(text: str) -> Generator[None]:
     """Show a spinner on a terminal during the block; elsewhere print one plain line."""
-    if err.fancy:
+    if err.muted:
+        yield
+    elif err.fancy:
         with err.console.status(clean(text)):
             yield
     else:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import out, say
+from .diff_locks import are_locks, diff_locks, refuse_manifests
 from .heat import number
 from .options import JsonOption, OfflineOption
 from .progress import shown_progress
@@ -26,7 +27,9 @@ def diff(
     first: Annotated[
         str,
         typer.Argument(
-            metavar="A", help="team/refunds@2.1.0, or a source: ./adapter.", show_default=False
+            metavar="A",
+            help="team/refunds@2.1.0, or a source: ./adapter; or a lock: adapters.lock.",
+            show_default=False,
         ),
     ],
     second: Annotated[
@@ -37,17 +40,26 @@ def diff(
     offline: OfflineOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare two adapters: config, targets, metrics and weights.
+    """Compare two adapters, or two locks.
 
-    Of the weights, prints how large the change of each adapter is in each layer, and the cosine
-    between both: 1 means the same direction, 0 that they have nothing in common.
+    Of two adapters, prints how config, targets and metrics differ. Of their weights, prints how
+    large the change of each adapter is in each layer, and the cosine between both: 1 means the same
+    direction, 0 that they have nothing in common.
+
+    Of two locks (files that end in .lock), prints a sentence for each change. COMMIT:./FILE.lock is
+    that of a commit, as for `git show`. /dev/null is a lock that does not exist.
 
     Examples:
 
       adapterdock diff team/refunds@2.0.0 team/refunds@2.1.0
       adapterdock diff ./adapter team/refunds@prod
       adapterdock diff ./one ./other --json | jq '.modules'
+      adapterdock diff main:./adapters.lock adapters.lock      # what does this branch change?
     """
+    if are_locks(first, second):
+        diff_locks(first, second, as_json)
+        return
+    refuse_manifests(first, second)
     from ..registry.diffing import difference, open_side
     from ..registry.store.store import Store
 

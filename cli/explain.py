@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -9,12 +11,16 @@ import typer
 from ..manifests.findings import usage as codes
 from ..manifests.findings.catalogue import Code, all_codes, find_code
 from ..manifests.findings.errors import UsageError
+from ..manifests.findings.search_codes import known_words, search_codes
 from ..manifests.language.names import did_you_mean
-from .console import out, say
+from .console import err, out, say
 from .options import JsonOption
-from .render import print_table
+from .render import counted, print_table
 
 SCHEMA = "adapterdock.codes/1"
+_ID = re.compile(r"AD[0-9OQIL]+", re.IGNORECASE)
+"""A code, perhaps with letters that look like digits."""
+_LETTERS_FOR_DIGITS = str.maketrans("OQIL", "0011")
 
 
 def complete(incomplete: str) -> list[tuple[str, str]]:
@@ -29,11 +35,12 @@ def complete(incomplete: str) -> list[tuple[str, str]]:
 
 
 def explain(
-    code: Annotated[
-        str | None,
+    words: Annotated[
+        list[str] | None,
         typer.Argument(
-            metavar="CODE",
-            help="A code such as AD301, or its name (default: list all codes).",
+            metavar="CODE|WORDS",
+            help="A code such as AD301, its name, or words to search for (default: list all "
+            "codes).",
             autocompletion=complete,
         ),
     ] = None,
@@ -41,34 +48,63 @@ def explain(
 ) -> None:
     """Explain the code of a finding, and how to fix the problem.
 
+    Words list the codes that say something about them; the start of a code lists its neighbours.
+
     Examples:
 
       adapterdock explain AD301
       adapterdock explain module-not-in-base
-      adapterdock explain | grep unchecked
+      adapterdock explain rank
+      adapterdock explain AD30
     """
-    chosen = list(all_codes().values()) if code is None else [_find(code)]
+    named = [find_code(word) for word in words or ()]
+    if not words:
+        chosen, listing = list(all_codes().values()), True
+    elif all(named):
+        chosen, listing = [code for code in named if code is not None], False
+    else:
+        chosen, listing = _search(words), True
     if as_json:
         out.as_json(SCHEMA, {"codes": [_as_data(c) for c in chosen]})
-    elif code is None:
+    elif listing:
         rows = [(c.id, c.severity.value, c.name, c.summary) for c in chosen]
         print_table(("code", "severity", "name", "summary"), rows, out)
+        if words:
+            about = " ".join(words)
+            err.line(
+                f"{counted(len(chosen), 'code')} for {about!r}; to read one: "
+                f"adapterdock explain {chosen[0].id}"
+            )
     else:
-        _print(chosen[0])
+        for number, code in enumerate(chosen):
+            if number:
+                say()
+            _print(code)
 
 
-def _find(text: str) -> Code:
-    found = find_code(text)
-    if found is None:
-        ids, names = zip(*((code.id, code.name) for code in all_codes().values()), strict=True)
-        wanted = text.strip()
-        hint = did_you_mean(wanted.lower(), names)
-        if near := did_you_mean(wanted.upper(), ids):  # the nearest number is often another one
-            hint = f"{near} {codes.UNKNOWN_CODE.fix}"
+def _search(words: Sequence[str]) -> list[Code]:
+    """The codes that say something about ``words``; the start of a code counts as a word."""
+    text = " ".join(words)
+    found = search_codes(words)
+    if not found:
         raise UsageError(
-            codes.UNKNOWN_CODE.finding(f"Unknown code {text!r}", found=text, hint=hint)
+            codes.UNKNOWN_CODE.finding(
+                f"No code, and no text of a code, has {text!r}", found=text, hint=_hint(text)
+            )
         )
     return found
+
+
+def _hint(text: str) -> str | None:
+    """What was meant, if that is clear. A number that is unknown is not like another one."""
+    wanted = text.strip()
+    if _ID.fullmatch(wanted):
+        read = "AD" + wanted[2:].upper().translate(_LETTERS_FOR_DIGITS)
+        near = f"Did you mean {read!r}?" if read in all_codes() else None
+    else:
+        known = {*known_words(), *(code.name for code in all_codes().values())}
+        near = did_you_mean(wanted.lower(), known, 0.75)
+    return near and f"{near} {codes.UNKNOWN_CODE.fix}"
 
 
 def _print(code: Code) -> None:

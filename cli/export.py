@@ -40,8 +40,8 @@ class Format(str, Enum):
 
 @hushed()
 def export(
-    folder: Annotated[
-        Path, typer.Option("--out", "-o", metavar="DIR", help="The folder to write.")
+    out_text: Annotated[
+        str, typer.Option("--out", "-o", metavar="DIR", help="The folder to write.")
     ],
     manifest: ManifestArgument = DEFAULT_MANIFEST,
     form: Annotated[
@@ -58,6 +58,14 @@ def export(
             autocompletion=complete_adapter,
         ),
     ] = None,
+    take_over: Annotated[
+        bool,
+        typer.Option(
+            "--take-over",
+            help="Export into DIR also where it has the export of another manifest, and replace "
+            "that.",
+        ),
+    ] = False,
     policy: PolicyOption = None,
     accept: AcceptOption = None,
     offline: OfflineOption = False,
@@ -67,8 +75,8 @@ def export(
 
     Needs a current lock. Every file is verified and copied: nothing in DIR links to a source or to
     the cache. Compositions are written as one adapter each. Each adapter is replaced in one step.
-    `adapterdock-export.json` in DIR lists every file with its sha256; the next export replaces and
-    removes only what it lists.
+    `adapterdock-export.json` in DIR lists every file with its sha256; the next export of the same
+    manifest replaces and removes only what it lists.
 
     Examples:
 
@@ -76,8 +84,10 @@ def export(
       adapterdock export team.yaml --out /mnt/loras --only refunds
       adapterdock export --format gguf --out ./gguf
     """
+    from ..registry.files.disk import output_path
     from ..serving.export.export import export as write
 
+    folder = output_path(out_text)
     file = open_manifest_argument(manifest, None, None, policy)
     accepted = accept or ()
     with shown_progress(f"Exporting to {folder}") as progress:
@@ -86,6 +96,7 @@ def export(
             folder,
             form=form.value,
             only=only or (),
+            take_over=take_over,
             policy=policy,
             accept=accepted,
             offline=offline,

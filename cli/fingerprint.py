@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +11,6 @@ import typer
 from ..manifests.findings import usage as codes
 from ..manifests.findings.errors import ManifestError, UsageError
 from ..manifests.findings.finding import Where
-from ..manifests.owner import left_beside, made_beside
 from .console import err, out, say, status
 from .options import DEFAULT_MANIFEST, JsonOption, OfflineOption, manifest_argument
 
@@ -122,30 +120,17 @@ def _open(target: str, offline: bool) -> Folder:
 
 
 def _write(path: Path, data: dict[str, Any]) -> None:
-    """Replace the manifest with one that has this fingerprint, after reading that back."""
+    """Replace the manifest with one that has this fingerprint, after reading that."""
     from ..manifests.edit import set_mapping
-    from ..registry.locks.project import open_manifest
+    from ..manifests.manifest import read_manifest
+    from ..manifests.rewrite import rewrite
 
-    real = path.resolve()
+    before = path.read_bytes()
     try:
-        text = set_mapping(real.read_bytes().decode("utf-8"), ("base", "fingerprint"), data)
-        for left in left_beside(real, "", ".yaml"):
-            left.unlink(missing_ok=True)
-        temporary = made_beside(real, "", ".yaml")
-        try:
-            with temporary.open("xb") as stream:
-                stream.write(text.encode("utf-8"))
-            open_manifest(temporary)
-            shutil.copymode(real, temporary)
-            temporary.replace(real)
-        finally:
-            temporary.unlink(missing_ok=True)
+        text = set_mapping(before.decode("utf-8"), ("base", "fingerprint"), data)
     except ManifestError as error:
         here = (replace(f, where=replace(f.where, file=str(path))) for f in error.findings)
         raise ManifestError(*here) from error
-    except OSError as error:
-        raise UsageError(
-            codes.UNWRITABLE.finding(
-                "Cannot write the manifest", Where(file=str(path)), found=error.strerror
-            )
-        ) from error
+    after = text.encode("utf-8")
+    read_manifest(path, content=after)
+    rewrite(path, before, after)

@@ -249,11 +249,14 @@ def _summary(rows: Sequence[ReplicaRow]) -> str:
 
 
 def _acting(rows: Sequence[ReplicaRow]) -> str:
-    """How many adapters a probe showed to act; of a name on several replicas, each counts."""
+    """How many adapters a probe showed to act, and how many it did not reach; of a name on several
+    replicas, each counts."""
     served = [one for row in rows for one in row.adapters if one.served is not None]
     acting = sum(one.acts is True for one in served)
     verb = "answers" if 1 in (acting, len(served)) else "answer"
-    return f"{acting} of {counted(len(served), 'adapter')} {verb} differently from the base"
+    text = f"{acting} of {counted(len(served), 'adapter')} {verb} differently from the base"
+    left = sum(one.acts is None for one in served)
+    return f"{text}; {left} not probed" if left else text
 
 
 def _as_dict(row: ReplicaRow) -> dict[str, object]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -37,19 +36,14 @@ def print_heat(sizes: Mapping[str, Size], printer: Printer) -> None:
             print_table(("layer", *drawn.kinds), rows, printer)
 
 
-def strength(value: float | None, highest: float) -> int:
-    """From 0 (nothing is changed) to the number of the darkest shade."""
-    if value is None or not value or not highest:
-        return 0
-    return max(1, math.ceil(value / highest * (len(SHADES) - 1) - 1e-9))
-
-
 def number(value: float) -> str:
     """Three digits: ``0.0123``, ``1.2e-05``."""
     return f"{value:.3g}"
 
 
 def _print_shaded(drawn: HeatMap, printer: Printer) -> None:
+    from ..registry.heat_map import strength
+
     label = max(len(_layer(layer)) for layer, _ in drawn.rows) + 2
     room = (printer.width or 80) - label
     names = list(drawn.kinds)
@@ -64,7 +58,7 @@ def _print_shaded(drawn: HeatMap, printer: Printer) -> None:
         for layer, values in drawn.rows:
             parts: list[Styled] = [(_layer(layer).rjust(label - 1) + " ", "dim")]
             for at in columns:
-                level = strength(values[at], drawn.highest)
+                level = strength(values[at], drawn.highest, len(SHADES) - 1)
                 parts.append((" " + SHADES[level] * (widths[at] - 1), STYLES[level]))
             printer.line(*parts)
 

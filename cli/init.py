@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,10 +15,12 @@ from ..manifests.findings import usage as codes
 from ..manifests.findings.errors import UsageError
 from ..manifests.findings.finding import Where
 from ..manifests.language.names import is_name
-from .console import err, say
-from .options import DEFAULT_MANIFEST, model_argument
+from ..manifests.schema_file import EDITOR_LINE
+from .console import err, out, say
+from .options import DEFAULT_MANIFEST, JsonOption, as_argument, model_argument
 from .render import counted
 
+SCHEMA = "adapterdock.init/1"
 DEPTH = 5
 """How many folders below the manifest are searched for adapters."""
 CONFIG = "adapter_config.json"
@@ -47,11 +48,12 @@ def init(
             "that all adapters record).",
         ),
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Write a manifest from the adapters found here.
 
     Searches the manifest's folder and the folders below it. Overwrites nothing and downloads
-    nothing.
+    nothing. The first line lets editors with the YAML language server check the manifest.
 
     Examples:
 
@@ -61,26 +63,30 @@ def init(
     """
     where = Where(file=str(manifest))
     if manifest.is_dir():
-        raise UsageError(
-            codes.EXISTS.finding(
-                "This is a folder", where, hint=f"Name the file: {manifest / DEFAULT_MANIFEST}"
-            )
+        hint = (
+            f"Name the file: `adapterdock init{as_argument(_free(manifest / DEFAULT_MANIFEST))}`."
         )
+        raise UsageError(codes.EXISTS.finding("This is a folder", where, hint=hint))
     if os.path.lexists(manifest):
-        raise UsageError(codes.EXISTS.finding(f"{manifest} already exists", where))
+        hint = f"Edit it, or name another file: `adapterdock init{as_argument(_free(manifest))}`."
+        raise UsageError(codes.EXISTS.finding(f"{manifest} already exists", where, hint=hint))
     if manifest.suffix not in (".yaml", ".yml"):
+        named = manifest.with_name(f"{manifest.name.rstrip('.') or 'adapters'}.yaml")
         raise UsageError(
             codes.NOT_YAML.finding(
                 "The manifest's name must end in .yaml",
                 where,
                 found=manifest.name,
-                expected=f"{manifest.name.rstrip('.')}.yaml",
+                expected=named.name,
+                hint=f"Give it the ending: `adapterdock init{as_argument(_free(named))}`.",
             )
         )
     folders = find_adapters(manifest.parent)
     found, left_out = named_sources(folders)
-    base = _base_argument(model, manifest) if model else _recorded_base(manifest.parent, found)
-    text = render(manifest.stem, base, found)
+    recorded = _recorded_name(manifest.parent, found)
+    base = _base_argument(model, manifest) if model else _proposed(recorded, manifest.parent)
+    text = render(manifest.stem, base, found, recorded)
+    alias = proposed_alias(base, recorded)
     try:
         manifest.parent.mkdir(parents=True, exist_ok=True)
         with manifest.open("x", encoding="utf-8", newline="\n") as stream:
@@ -90,15 +96,39 @@ def init(
         raise UsageError(
             codes.UNWRITABLE.finding("Cannot write the manifest", where, found=reason)
         ) from error
+    if as_json:
+        data = {
+            "manifest": str(manifest),
+            "base": base,
+            "proposed_alias": alias,
+            "adapters": found,
+            "left_out": left_out,
+        }
+        out.as_json(SCHEMA, data)
+        return
     count = counted(len(found), "adapter")
     say(f"Wrote {manifest} with {count} found below {manifest.parent.absolute()}")
     for folder in left_out:
         err.line(f"Left out {folder}: its path cannot be written as a source")
+    if alias is not None:
+        err.line(
+            f"The adapters call their base {alias}. If {base} is the same, uncomment `aliases`"
+        )
     if base is None:
         err.line("Next: add the base model to it (base.model), then `adapterdock validate`")
     else:
-        argument = "" if manifest == DEFAULT_MANIFEST else f" {shlex.quote(str(manifest))}"
+        argument = as_argument(manifest)
         err.line(f"Next: `adapterdock validate{argument}`, then `adapterdock lock{argument}`")
+
+
+def _free(manifest: Path) -> Path:
+    """``manifest``, or the first of ``adapters-2.yaml``, ``adapters-3.yaml`` ... beside it that
+    does not exist."""
+    number, place = 1, manifest
+    while os.path.lexists(place):
+        number += 1
+        place = manifest.with_name(f"{manifest.stem}-{number}{manifest.suffix}")
+    return place
 
 
 def find_adapters(folder: Path) -> list[str]:
@@ -131,9 +161,13 @@ def named_sources(folders: Iterable[str]) -> tuple[dict[str, str], list[str]]:
     return found, left_out
 
 
-def render(name: str, model: str | None, adapters: Mapping[str, str]) -> str:
-    """The text of a new manifest."""
-    lines = ["# An adapterdock manifest. Check it with `adapterdock validate`.", "version: 1"]
+def render(
+    name: str, model: str | None, adapters: Mapping[str, str], recorded: str | None = None
+) -> str:
+    """The text of a new manifest. ``recorded`` is what all adapters call their base: only a person
+    knows whether it is this one, so it is proposed as a comment."""
+    said = "# An adapterdock manifest. Check it with `adapterdock validate`."
+    lines = [EDITOR_LINE, said, "version: 1"]
     if is_name(name):
         lines.append(f"name: {_quoted(name)}")
     if model is None:
@@ -144,7 +178,12 @@ def render(name: str, model: str | None, adapters: Mapping[str, str]) -> str:
             "#   dtype: auto",
         ]
     else:
-        lines += ["base:", f"  model: {_quoted(model)}", "  dtype: auto"]
+        lines += ["base:", f"  model: {_quoted(model)}"]
+        alias = proposed_alias(model, recorded)
+        if alias is not None:
+            what = "what the adapters call it: uncomment this if it is the same"
+            lines.append(f"  # aliases: [{_quoted(alias)}]   # {what}")
+        lines.append("  dtype: auto")
     if adapters:
         lines.append("adapters:")
         for key, source in adapters.items():
@@ -158,6 +197,13 @@ def render(name: str, model: str | None, adapters: Mapping[str, str]) -> str:
             "#     source: ./adapters/tone   # or hf://org/name@revision/folder, s3://bucket/folder",
         ]
     return "\n".join(lines) + "\n"
+
+
+def proposed_alias(model: str | None, recorded: str | None) -> str | None:
+    """What the adapters call the base, if that is a Hub id and not the base's own."""
+    if model is None or recorded is None or recorded == model.removeprefix("hf://"):
+        return None
+    return recorded if _HUB_ID.fullmatch(recorded) else None
 
 
 def _natural(text: str) -> list[tuple[int, str]]:
@@ -199,8 +245,8 @@ def _base_argument(model: str, manifest: Path) -> str:
     return _relative(Path(source.location), manifest.parent)
 
 
-def _recorded_base(folder: Path, adapters: Mapping[str, str]) -> str | None:
-    """The base that all adapters record, if it is the same: a Hub id, or a folder that exists."""
+def _recorded_name(folder: Path, adapters: Mapping[str, str]) -> str | None:
+    """What all adapters call their base, if it is the same name."""
     recorded: set[Any] = set()
     for source in adapters.values():
         try:
@@ -209,15 +255,21 @@ def _recorded_base(folder: Path, adapters: Mapping[str, str]) -> str | None:
         except (OSError, ValueError, AttributeError, TypeError, RecursionError):
             return None
     only = recorded.pop() if len(recorded) == 1 else None
-    if not isinstance(only, str) or not only:
+    usable = isinstance(only, str) and only and only.isprintable()
+    return only if usable else None
+
+
+def _proposed(recorded: str | None, folder: Path) -> str | None:
+    """The base with this name: a folder that exists, or a Hub id."""
+    if recorded is None:
         return None
     try:
-        for place in (Path(only).expanduser(), folder / only):
+        for place in (Path(recorded).expanduser(), folder / recorded):
             if (place / "config.json").is_file():
                 return _relative(place, folder)
     except (OSError, RuntimeError, ValueError):
         return None
-    return f"hf://{only}" if _HUB_ID.fullmatch(only) else None
+    return f"hf://{recorded}" if _HUB_ID.fullmatch(recorded) else None
 
 
 def _relative(place: Path, folder: Path) -> str:

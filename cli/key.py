@@ -8,7 +8,10 @@ from typing import Annotated
 import typer
 
 from .command import Command, Group
-from .console import say
+from .console import out, say
+from .options import JsonOption
+
+SCHEMA = "adapterdock.key/1"
 
 app = typer.Typer(
     cls=Group,
@@ -37,6 +40,7 @@ def _group() -> None:  # pyright: ignore[reportUnusedFunction] - keeps `new` a s
 def new(
     path: Annotated[Path, typer.Argument(help="Where to write the private key.", metavar="PATH")],
     passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Make a new key pair.
 
@@ -52,5 +56,8 @@ def new(
 
     passphrase = None if passphrase_file is None else read_passphrase(passphrase_file)
     key = new_pair(path, passphrase)
+    if as_json:
+        out.as_json(SCHEMA, {"private": str(path), "public": str(key.name), "id": key.id})
+        return
     say(f"Wrote {path} (private) and {key.name} (public)")
     say(f"Key id {key.id}")

@@ -2,44 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ..manifests.findings import usage as codes
 from ..manifests.findings.errors import UsageError
-from ..manifests.findings.finding import Severity
 from .command import exit_with
-from .console import Styled, err, out, say
+from .console import out
+from .formats import Format, FormatOption, format_of
+from .lock_one import Locking, lock_one
 from .options import (
     DEFAULT_MANIFEST,
     AcceptOption,
     DtypeOption,
     JsonOption,
-    ManifestArgument,
+    ManyOption,
     ModelOption,
     OfflineOption,
     PolicyOption,
+    check_arguments,
     complete_adapter,
+    manifest_argument,
     open_manifest_argument,
+    refuse_with,
 )
-from .progress import shown_progress
-from .render import counted, print_findings, print_table, short_digest
-
-if TYPE_CHECKING:
-    from ..manifests.lockfile import Lock
-    from ..manifests.manifest import ManifestFile
-    from ..registry.locks.diff import Change
 
 SCHEMA = "adapterdock.lock/1"
 
-_STYLES = {"+": "green", "-": "red", "~": "yellow"}
-
 
 def lock(
-    manifest: ManifestArgument = DEFAULT_MANIFEST,
+    manifests: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Manifests, folders (searched recursively) or globs (default: adapters.yaml).",
+            show_default=False,
+            metavar="FILE|DIR|GLOB",
+        ),
+    ] = None,
     model: ModelOption = None,
     dtype: DtypeOption = None,
     policy: PolicyOption = None,
@@ -68,6 +69,8 @@ def lock(
             help="Write nothing; show what updating the pins (all, or those of --upgrade) changes.",
         ),
     ] = False,
+    many: ManyOption = False,
+    form: FormatOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Pin every source to its exact bytes, in NAME.lock.
@@ -78,14 +81,20 @@ def lock(
     same bytes. A merge conflict in the lock is resolved: pins that both sides have alike, or only
     one side has, are kept.
 
+    Of several manifests (or a folder, or a glob) each gets its lock, and one that cannot be locked
+    does not stop the others.
+
     Examples:
 
       adapterdock lock
+      adapterdock lock teams/             # every manifest in the folder
       adapterdock lock --check            # in CI
+      adapterdock lock --check teams/     # every manifest in the folder
       adapterdock lock --diff             # has anything moved upstream?
       adapterdock lock --upgrade tone     # pin the new version, and review the diff
       adapterdock lock --accept AD364     # the lock records it
     """
+    form = format_of(form, as_json)
     if check:
         others = {
             "--diff": show_diff,
@@ -93,126 +102,51 @@ def lock(
             "--upgrade-all": upgrade_all,
             "--accept": accept,
         }
-        _refuse_with("--check", others)
-    if upgrade_all:
-        _refuse_with("--upgrade-all", {"--upgrade": upgrade})
-    file = open_manifest_argument(manifest, model, dtype, policy)
-    if check:
-        _check(file, policy, offline, as_json)
-
-    from ..manifests.lockfile import lock_path, write_lock
-    from ..registry.access.session import session_for
-    from ..registry.lock import make_lock
-    from ..registry.locks.diff import diff
-    from ..registry.locks.project import is_to_write, lock_to_replace
-
-    path = lock_path(manifest)
-    accepted = accept or ()
-    old = lock_to_replace(file)
-    with shown_progress(f"Locking {manifest}") as progress:
-        new, resolution = make_lock(
-            file,
-            old,
-            session_for(file, policy=policy, accept=accepted, offline=offline, progress=progress),
-            upgrade=upgrade or (),
-            upgrade_all=upgrade_all or (show_diff and not upgrade),
-        )
-    notes = [f for f in resolution.findings if f.severity is not Severity.ERROR]
-    wrote = not show_diff and is_to_write(file, old, new)
-    if wrote:
-        write_lock(new, path)
-    changes = diff(old, new)
-    if as_json:
-        data = {
-            "lock": str(path),
-            "wrote": wrote,
-            "changes": [{"path": c.path, "old": c.old, "new": c.new} for c in changes],
-            "accepted": list(new.accepted),
-            "findings": [f.as_dict() for f in notes],
-        }
-        out.as_json(SCHEMA, data)
-        return
-    print_findings(notes, err, new.accepted)
-    _print(changes, old, new)
-    if wrote:
-        pinned = sum(not entry.mutable for entry in new.adapters.values())
-        base = " and the base" if new.base else ""
-        err.line(f"Wrote {path}: {counted(pinned, 'adapter')}{base} pinned")
-    else:
-        err.line("Nothing was written" if changes else f"{path} is current; nothing changed")
-
-
-def _check(file: ManifestFile, policy: Path | None, offline: bool, as_json: bool) -> None:
-    from ..registry.validate import check_lock
-
-    exit_with(check_lock(file, policy=policy, offline=offline), as_json)
-
-
-def _refuse_with(option: str, others: Mapping[str, object]) -> None:
-    """Raise :class:`UsageError` if another of these options is used together with ``option``."""
-    used = [name for name, value in others.items() if value]
-    if used:
+        refuse_with("--check", others)
+    elif form not in (Format.text, Format.json):
         raise UsageError(
             codes.OPTIONS_CONFLICT.finding(
-                f"{option} and {', '.join(used)} cannot be combined", found=", ".join(used)
+                "--format can only be used together with --check",
+                found=f"--format {form.value}",
+                hint="Add --check, or omit --format.",
             )
         )
+    if upgrade_all:
+        refuse_with("--upgrade-all", {"--upgrade": upgrade})
+    from ..manifests.find import names_several
 
+    inputs, as_json = manifests or [DEFAULT_MANIFEST], form is Format.json
+    several = many or len(inputs) > 1 or names_several(inputs[0])
+    check_arguments(model, dtype, policy)
+    if check and (several or form not in (Format.text, Format.json)):
+        from .lock_many import check_many
 
-def _print(changes: Sequence[Change], old: Lock | None, new: Lock) -> None:
-    """Print what a first lock pins, or what changed since ``old``, entry by entry."""
-    if old is None:
-        rows = [
-            (name, e.method, str(e.rank), short_digest(e.digest, out) or "(mutable)", e.source)
-            for name, e in new.adapters.items()
-        ]
-        if new.base is not None:
-            known = new.base.fingerprint
-            kind = known.architecture if known is not None else None
-            rows.insert(0, ("base", kind or "", "", "", new.base.source))
-        print_table(("name", "method", "rank", "digest", "source"), rows, out)
-        return
-    names = sorted({*old.adapters, *new.adapters}, key=len, reverse=True)
-    for entry, group in _by_entry(changes, names).items():
-        name = entry.removeprefix("adapters.")
-        if entry != name and name not in old.adapters:
-            added = new.adapters[name]
-            _mark("+", entry, f"{added.source} {short_digest(added.digest, out)}".rstrip())
-        elif entry != name and name not in new.adapters:
-            _mark("-", entry, f"{old.adapters[name].source}")
-        elif group[0].path == entry:
-            _print_change(group[0], entry, 0)
-        else:
-            _mark("~", entry, "")
-            for change in group:
-                _print_change(change, change.path[len(entry) + 1 :], 4)
+        check_many(
+            inputs, form, many=many, model=model, dtype=dtype, policy=policy, offline=offline
+        )
+    if not several:
+        manifest_argument(inputs[0], several=True)
+    if check:
+        from ..registry.validate import check_lock
 
+        file = open_manifest_argument(inputs[0], model, dtype, policy)
+        exit_with(check_lock(file, policy=policy, offline=offline), as_json)
+    wanted = Locking(
+        model=model,
+        dtype=dtype,
+        policy=policy,
+        accept=tuple(accept or ()),
+        offline=offline,
+        upgrade=tuple(upgrade or ()),
+        upgrade_all=upgrade_all or (show_diff and not upgrade),
+        write=not show_diff,
+    )
+    if several:
+        from .lock_many import lock_many
 
-def _by_entry(changes: Iterable[Change], names: Sequence[str]) -> dict[str, list[Change]]:
-    """Changes by adapter; other changes by their first key."""
-    entries: dict[str, list[Change]] = {}
-    for change in changes:
-        section, _, rest = change.path.partition(".")
-        entry = section
-        if section == "adapters":
-            # A name may contain dots, so take the longest declared one.
-            entry += "." + next((n for n in names if f"{rest}.".startswith(f"{n}.")), rest)
-        entries.setdefault(entry, []).append(change)
-    return entries
-
-
-def _print_change(change: Change, label: str, indent: int) -> None:
-    old, new = short_digest(change.old, out), short_digest(change.new, out)
-    if change.old is None:
-        _mark("+", label, new, indent)
-    elif change.new is None:
-        _mark("-", label, old, indent)
+        lock_many(inputs, wanted, many=many, as_json=as_json)
+    locked = lock_one(inputs[0], wanted)
+    if as_json:
+        out.as_json(SCHEMA, locked.as_dict())
     else:
-        _mark("~", label, f"{old} -> {new}", indent)
-
-
-def _mark(sign: str, label: str, text: str, indent: int = 0) -> None:
-    parts: list[Styled] = [(f"{sign} {label}", _STYLES[sign])]
-    if text:
-        parts.append(f": {text}")
-    say(*parts, indent=indent)
+        locked.print()

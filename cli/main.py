@@ -12,6 +12,7 @@ import typer
 
 from .. import __version__
 from . import (
+    add,
     bundle,
     cache,
     configured,
@@ -20,26 +21,34 @@ from . import (
     export,
     fingerprint,
     fleet,
+    fmt,
     history,
     init,
     inspect,
     key,
+    list_adapters,
     lock,
     marks,
+    matrix,
     merge,
+    migrate,
     mirror,
     outdated,
+    plan,
     promote,
     publish,
     pull,
     push,
     registry,
+    remove,
     run,
     sbom,
+    schema,
     search,
     serve,
     show,
     signing,
+    site,
     validate,
     versions,
 )
@@ -55,6 +64,7 @@ from .command import (
     terminate,
 )
 from .console import say
+from .verbosity import set_verbosity
 
 HELP = """Model adapters from a manifest: checked before download, pinned by a lock, attached
 without touching the base.
@@ -82,16 +92,18 @@ EPILOG = """Exit status:
 
 Environment:
 
-  ADAPTERDOCK_CACHE   folder for downloaded files (default: ~/.cache/adapterdock)
-  ADAPTERDOCK_CONFIG  the file with your registries (default: ~/.config/adapterdock/config.toml)
-  ADAPTERDOCK_POLICY  a policy file that applies to every manifest
+  ADAPTERDOCK_CACHE          downloaded files (default: ~/.cache/adapterdock)
+  ADAPTERDOCK_CONFIG         your registries (default: ~/.config/adapterdock/config.toml)
+  ADAPTERDOCK_POLICY         a policy file that applies to every manifest
+  ADAPTERDOCK_OFFLINE        1: no network, as --offline (also HF_HUB_OFFLINE)
   ADAPTERDOCK_FLEET_KEY      key that `fleet status` sends to replicas
-  ADAPTERDOCK_DEBUG   1: show tracebacks of errors, as --debug does
+  ADAPTERDOCK_DEBUG          1: show tracebacks of errors, as --debug does
   ADAPTERDOCK_MIN_RATE       least bytes per second of a transfer (1024; 0: any)
   ADAPTERDOCK_STALL_SECONDS  seconds over which that rate is measured (30)
   ADAPTERDOCK_FILE_SECONDS   most seconds for one file (default: by its size)
-  NO_COLOR            any value: plain text on a terminal too
-  HF_*, AWS_*         same meaning as in huggingface_hub and the AWS tools
+  NO_COLOR                   any value: no colours
+  FORCE_COLOR                any value: colours in pipes too (NO_COLOR wins)
+  HF_*, AWS_*                as in huggingface_hub and the AWS tools
 """
 
 app = typer.Typer(
@@ -115,23 +127,54 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(  # pyright: ignore[reportUnusedFunction]
+    ctx: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
             "--version", "-V", callback=_version, is_eager=True, help="Print the version."
         ),
     ] = False,
+    quiet: Annotated[
+        int,
+        typer.Option(
+            "--quiet",
+            "-q",
+            count=True,
+            show_default=False,
+            help="Print only results and errors: no progress, notes and warnings. -q and -v count "
+            "after the command too.",
+        ),
+    ] = 0,
+    verbose: Annotated[
+        int,
+        typer.Option(
+            "--verbose",
+            "-v",
+            count=True,
+            show_default=False,
+            help="Also say what is fetched (-vv: all details).",
+        ),
+    ] = 0,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
+    ctx.find_root().meta.update(quiet=quiet, verbose=verbose)
+    set_verbosity(quiet, verbose)
     if debug:
         os.environ[DEBUG_VARIABLE] = "1"
 
 
 for name, command in (
     ("init", init.init),
+    ("add", add.add),
+    ("remove", remove.remove),
+    ("list", list_adapters.list_adapters),
     ("validate", validate.validate),
+    ("fmt", fmt.fmt),
+    ("matrix", matrix.matrix),
     ("explain", explain.explain),
+    ("schema", schema.schema),
     ("fingerprint", fingerprint.fingerprint),
+    ("plan", plan.plan),
     ("lock", lock.lock),
     ("pull", pull.pull),
     ("show", show.show),
@@ -143,6 +186,7 @@ for name, command in (
     ("publish", publish.publish),
     ("sign", signing.sign),
     ("search", search.search),
+    ("site", site.site),
     ("versions", versions.versions),
     ("inspect", inspect.inspect),
     ("diff", diff.diff),
@@ -156,6 +200,7 @@ for name, command in (
     ("bundle", bundle.bundle),
     ("unpack", bundle.unpack),
     ("mirror", mirror.mirror),
+    ("migrate", migrate.migrate),
     ("registries", configured.registries),
     ("outdated", outdated.outdated),
 ):

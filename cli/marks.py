@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import say
+from .console import out, say
 from .key import PassphraseOption
+from .options import JsonOption
 from .registries import (
     ByOption,
     ReferenceArgument,
@@ -16,6 +17,7 @@ from .registries import (
     RegistryOption,
     WhyOption,
     opened,
+    warn,
     who,
 )
 from .signing import PublicKeyOption, SignOption, signer_of
@@ -23,6 +25,8 @@ from .signing import PublicKeyOption, SignOption, signer_of
 if TYPE_CHECKING:
     from ..registry.records.marks import Action
     from ..registry.signatures.signer import Signer
+
+SCHEMA = "adapterdock.mark/1"
 
 RequiredWhy = Annotated[
     str, typer.Option("--why", metavar="TEXT", help="The reason, shown to whoever uses it.")
@@ -38,6 +42,7 @@ def yank(
     public_key: PublicKeyOption = None,
     registry: RegistryOption = None,
     manifest: RegistriesOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Mark a version as wrong: ranges no longer select it.
 
@@ -48,7 +53,7 @@ def yank(
       adapterdock yank team/refunds@2.0.0 --why 'trained with the wrong tokenizer'
     """
     signer = signer_of(sign, passphrase_file, public_key)
-    _mark(version, "yank", why, by, signer, registry, manifest)
+    _mark(version, "yank", why, by, signer, registry, manifest, as_json)
 
 
 def unyank(
@@ -60,6 +65,7 @@ def unyank(
     public_key: PublicKeyOption = None,
     registry: RegistryOption = None,
     manifest: RegistriesOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Take a `yank` back.
 
@@ -68,7 +74,7 @@ def unyank(
       adapterdock unyank team/refunds@2.0.0 --why 'it was another version'
     """
     signer = signer_of(sign, passphrase_file, public_key)
-    _mark(version, "unyank", why, by, signer, registry, manifest)
+    _mark(version, "unyank", why, by, signer, registry, manifest, as_json)
 
 
 def deprecate(
@@ -80,6 +86,7 @@ def deprecate(
     public_key: PublicKeyOption = None,
     registry: RegistryOption = None,
     manifest: RegistriesOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Mark a version as old: whoever uses it gets a warning.
 
@@ -88,7 +95,7 @@ def deprecate(
       adapterdock deprecate team/refunds@1.0.0 --why 'use 2.x'
     """
     signer = signer_of(sign, passphrase_file, public_key)
-    _mark(version, "deprecate", why, by, signer, registry, manifest)
+    _mark(version, "deprecate", why, by, signer, registry, manifest, as_json)
 
 
 def _mark(
@@ -99,14 +106,35 @@ def _mark(
     signer: Signer | None,
     registry: str | None,
     manifest: Path | None,
+    as_json: bool,
 ) -> None:
     from ..registry.catalogue.promote import mark
     from ..registry.catalogue.reference import version_of
 
     catalogue, reference = opened(text, registry, manifest)
     version = version_of(reference)
-    done = mark(catalogue, reference.name, version, action, by=who(by), why=why, signer=signer)
+    done = mark(
+        catalogue,
+        reference.name,
+        version,
+        action,
+        by=who(by),
+        why=why,
+        signer=signer,
+        told=warn,
+    )
     what = f"{reference.name}@{version}"
+    if as_json:
+        now = done or catalogue.mark(catalogue.listing(reference.name), version)
+        data = {
+            "name": reference.name,
+            "version": version,
+            "changed": done is not None,
+            "yanked": now is not None and now.yanked,
+            "deprecated": now is not None and now.deprecated,
+        }
+        out.as_json(SCHEMA, data)
+        return
     if done is None:
         end = "nothing was written" if signer is None else "its last mark, if any, is signed"
         say(f"{what}: nothing changes, and {end}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import Enum
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,10 +12,13 @@ from ..manifests.findings.errors import UsageError
 from ..manifests.language.weights import shown
 from .cache import parse_size
 from .console import err, say
+from .console import out as stdout
+from .mix import require_names
 from .options import (
     DEFAULT_MANIFEST,
     AcceptOption,
     FrozenOption,
+    JsonOption,
     ManifestArgument,
     ModelOption,
     OfflineOption,
@@ -24,10 +26,14 @@ from .options import (
     complete_adapter,
     importing_torch,
     open_manifest_argument,
+    require_allowed,
+    require_torch,
 )
 from .progress import shown_progress
 from .render import human_bytes, print_findings
-from .run import hushed, require_names
+from .run import hushed
+
+SCHEMA = "adapterdock.merge/1"
 
 
 class Dtype(str, Enum):
@@ -40,7 +46,9 @@ class Dtype(str, Enum):
 
 @hushed()
 def merge(
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The folder to write.")],
+    out_text: Annotated[
+        str, typer.Option("--out", "-o", metavar="DIR", help="The folder to write.")
+    ],
     manifest: ManifestArgument = DEFAULT_MANIFEST,
     composition: Annotated[
         str | None,
@@ -74,6 +82,7 @@ def merge(
     accept: AcceptOption = None,
     frozen: FrozenOption = False,
     offline: OfflineOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write a plain transformers model with merged adapters.
 
@@ -89,14 +98,18 @@ def merge(
       adapterdock merge team.yaml --composition formal-billing --out ./merged --safe
       adapterdock merge -c tone -o ./tone-fp16 --dtype float16 --max-shard-size 2GB
     """
+    from ..registry.files.disk import output_path
     from ..registry.files.new_folder import check_free
 
+    out = output_path(out_text)
     limit = None if max_shard_size is None else parse_size(max_shard_size)
     if limit == 0:
         raise UsageError(codes.BAD_SIZE.finding("--max-shard-size must be above 0", found="0"))
     file = open_manifest_argument(manifest, model, None, policy)
     require_names([composition] if composition is not None else [], file)
     check_free(out)
+    require_torch()
+    require_allowed(file, policy=policy, accept=accept, frozen=frozen, offline=offline)
     with importing_torch():
         from ..loader.merge_files import merge_to_folder
     accepted = accept or ()
@@ -114,6 +127,15 @@ def merge(
             offline=offline,
             progress=progress,
         )
+    if as_json:
+        data = {
+            "folder": str(out),
+            "merged": {name: shown(weight) for name, weight in merged.weights.items()},
+            "files": dict(merged.files),
+            "findings": [finding.as_dict() for finding in merged.notes],
+        }
+        stdout.as_json(SCHEMA, data)
+        return
     print_findings(merged.notes, err, accepted)
     names = ", ".join(f"{name} at {shown(weight)}" for name, weight in merged.weights.items())
     size = human_bytes(sum(merged.files.values()))

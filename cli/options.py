@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+import shlex
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from ..manifests.manifest import ManifestFile
 
 DEFAULT_MANIFEST = Path("adapters.yaml")
+SHOWN_NEARBY = 5
+"""How many files a hint names."""
 
 
 def complete_code(incomplete: str) -> list[str]:
@@ -134,13 +137,28 @@ AcceptOption = Annotated[
         autocompletion=complete_code,
     ),
 ]
+ManyOption = Annotated[
+    bool,
+    typer.Option(
+        "--many",
+        help="Treat one file as a list of one: skip it if it is not a manifest, and print a list "
+        "as JSON. For hooks and scripts.",
+    ),
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object with a versioned `schema`.")
 ]
 
 
-def manifest_argument(path: Path) -> Path:
-    """``path``, if it can be a manifest. Raises :class:`UsageError` that says what is there."""
+def folder_argument(text: str) -> str:
+    """Where to write: a bare name is a folder here, since nothing is written to the Hub."""
+    bare = text and not text.startswith((".", "~")) and not set(text) & {"/", ":", os.sep}
+    return f"./{text}" if bare else text
+
+
+def manifest_argument(path: Path, *, several: bool = False) -> Path:
+    """``path``, if it can be a manifest. Raises :class:`UsageError` that says what is there.
+    ``several``: a folder may be named as well."""
     where = Where(file=str(path))
     if str(path) == "-":
         raise UsageError(
@@ -153,12 +171,19 @@ def manifest_argument(path: Path) -> Path:
     try:
         if path.is_dir():
             inside = path / DEFAULT_MANIFEST
-            hint = f"Name the manifest in it: {inside}" if inside.is_file() else _nearby(path, "")
+            if not inside.is_file() and (path / "adapter_config.json").is_file():
+                from ..registry.locks.project import adapter_as_manifest
+
+                if (adapter := adapter_as_manifest(path)) is not None:
+                    raise UsageError(adapter)
+            hint = f"Name the manifest in it: {inside}" if inside.is_file() else _nearby(path, path)
             raise UsageError(codes.NO_SUCH_FILE.finding("This is a folder", where, hint=hint))
         if not path.exists():
             reason = "The link's target does not exist" if path.is_symlink() else "No such manifest"
             raise UsageError(
-                codes.NO_SUCH_FILE.finding(reason, where, hint=_nearby(path.parent, path.name))
+                codes.NO_SUCH_FILE.finding(
+                    reason, where, hint=_nearby(path.parent, path, several=several)
+                )
             )
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -200,24 +225,6 @@ def check_arguments(model: str | None, dtype: str | None, policy: Path | None) -
         raise UsageError(*findings)
 
 
-def check_target_options(max_rank: int | None, max_loras: int | None) -> None:
-    """Raise :class:`UsageError` for limits of a server without --target."""
-    from ..manifests.findings import serving
-
-    given = {"--max-rank": max_rank, "--max-loras": max_loras}
-    findings = [
-        serving.BAD_TARGET.finding(
-            f"{option} is used without --target",
-            found=value,
-            hint="Add --target, for example --target vllm==0.32.",
-        )
-        for option, value in given.items()
-        if value is not None
-    ]
-    if findings:
-        raise UsageError(*findings)
-
-
 def model_argument(model: str) -> Source:
     """The source that ``--model`` names. Raises :class:`UsageError` if it is invalid."""
     from ..manifests.language.source import Source, SourceSyntaxError
@@ -226,7 +233,8 @@ def model_argument(model: str) -> Source:
     try:
         return Source.parse(model)
     except SourceSyntaxError as error:
-        finding = codes.BAD_MODEL.finding("Invalid --model", found=model, expected=error)
+        hint = None if error.instead is None else f"Write --model {error.instead}"
+        finding = codes.BAD_MODEL.finding("Invalid --model", found=model, expected=error, hint=hint)
         raise UsageError(redacted(finding)) from error
 
 
@@ -239,6 +247,27 @@ def open_manifest_argument(
     manifest_argument(path)
     check_arguments(model, dtype, policy)
     return open_manifest(path, model=model, dtype=dtype)
+
+
+def require_allowed(
+    file: ManifestFile,
+    *,
+    policy: Path | None,
+    accept: Iterable[str] | None,
+    frozen: bool,
+    offline: bool,
+) -> None:
+    """Raise what loading would raise of the lock, the policies and --accept, before torch is
+    imported, which takes seconds."""
+    from ..registry.access.session import session_for
+    from ..registry.locks.project import lock_of
+    from ..registry.locks.state import require_lock
+    from ..registry.pull import require_policy
+
+    session = session_for(file, policy=policy, accept=accept or (), frozen=frozen, offline=offline)
+    lock = lock_of(file)
+    require_lock(file, lock, frozen=frozen)
+    require_policy(file, lock, session.access)
 
 
 def require_torch() -> None:
@@ -262,18 +291,42 @@ def importing_torch() -> Generator[None]:
         ) from error
 
 
-def _nearby(folder: Path, name: str) -> str | None:
-    """A hint with the manifests in ``folder``: the one whose name is like ``name``, or all."""
-    try:
-        found = sorted(
-            p.name for p in folder.iterdir() if p.suffix in (".yaml", ".yml") and p.is_file()
+def refuse_with(option: str, others: Mapping[str, object]) -> None:
+    """Raise :class:`UsageError` if another of these options is used together with ``option``."""
+    used = [name for name, value in others.items() if value]
+    if used:
+        raise UsageError(
+            codes.OPTIONS_CONFLICT.finding(
+                f"{option} and {', '.join(used)} cannot be combined", found=", ".join(used)
+            )
         )
+
+
+def as_argument(manifest: Path) -> str:
+    """The manifest as an argument of a command, with a space before it; none for the default."""
+    return "" if manifest == DEFAULT_MANIFEST else f" {shlex.quote(str(manifest))}"
+
+
+def _nearby(folder: Path, wanted: Path, *, several: bool = False) -> str | None:
+    """A hint with the manifests in ``folder``: the one whose name is like ``wanted``, or all; and
+    how to create it. With ``several``, a folder with a name like that counts too."""
+    from ..manifests.find import SUFFIXES, is_manifest
+
+    try:
+        entries = sorted(folder.iterdir())
+        found = [p.name for p in entries if p.suffix in SUFFIXES and p.is_file() and is_manifest(p)]
+        folders = [p.name for p in entries if several and p.is_dir()]
     except OSError:
-        return None
-    near = did_you_mean(name, found)
-    if near or not found:
+        found, folders = [], []
+    named = wanted if wanted.suffix in SUFFIXES else folder / DEFAULT_MANIFEST
+    create = f"create one with `adapterdock init{as_argument(named)}`."
+    near = did_you_mean(wanted.name, found if wanted.suffix in SUFFIXES else [*found, *folders])
+    if near:
         return near
-    return (
-        f"Name a manifest of {folder.absolute()} ({', '.join(found[:5])}), or create one with "
-        "`adapterdock init`."
-    )
+    if several and folders and wanted == DEFAULT_MANIFEST:
+        create += " A folder, such as `.`, means all manifests in it."
+    if not found:
+        return f"Check the path, or {create}"
+    more = f" and {len(found) - SHOWN_NEARBY} more" if len(found) > SHOWN_NEARBY else ""
+    names = f"{', '.join(found[:SHOWN_NEARBY])}{more}"
+    return f"Name a manifest of {folder.absolute()} ({names}), or {create}"

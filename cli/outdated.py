@@ -14,6 +14,7 @@ from .options import (
     ManifestArgument,
     OfflineOption,
     PolicyOption,
+    as_argument,
     open_manifest_argument,
 )
 from .render import counted, print_findings, print_table, short_digest
@@ -68,4 +69,11 @@ def outdated(
     compared = counted(len(result.standings), "adapter")
     few = len(newer) == 1 or len(result.standings) == 1
     err.line(f"{len(newer)} of {compared} {'has' if few else 'have'} something newer")
+    others = len(file.manifest.adapters) - len(result.standings)
+    if others and not result.errors:
+        every = f"`adapterdock lock{as_argument(manifest)} --diff`"
+        err.line(
+            f"Not compared: {counted(others, 'adapter')} without versions, pinned in the manifest, "
+            f"or not locked; {every} reads every source again"
+        )
     raise typer.Exit(status)

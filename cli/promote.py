@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from .console import err, say
+from .console import err, out, say
 from .key import PassphraseOption
+from .options import JsonOption
 from .registries import (
     ByOption,
     NameArgument,
@@ -17,10 +18,13 @@ from .registries import (
     WhyOption,
     never_existed,
     opened,
+    warn,
     who,
 )
 from .render import print_findings
 from .signing import PublicKeyOption, SignOption, signer_of
+
+SCHEMA = "adapterdock.promotion/1"
 
 AliasArgument = Annotated[
     str,
@@ -50,6 +54,7 @@ def promote(
     dry_run: DryRunOption = False,
     registry: RegistryOption = None,
     manifest: RegistriesOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Let an alias select a version from now on.
 
@@ -80,11 +85,18 @@ def promote(
         why=why,
         signer=signer,
         dry_run=dry_run,
+        told=warn,
     )
     mark = catalogue.mark(catalogue.listing(reference.name), exact)
     warning = None if mark is None else mark.warning(reference.name, exact, catalogue.where)
     print_findings([] if warning is None else [warning], err)
     what = f"{reference.name}@{alias}"
+    if as_json:
+        before = None if done is None else done.before
+        _print_json(
+            reference.name, alias, before, exact, None if done is None else done.serial, dry_run
+        )
+        return
     if done is None:
         end = "nothing was written" if signer is None or dry_run else "the value is signed"
         say(f"{what} selects {exact} already; {end}")
@@ -105,6 +117,7 @@ def demote(
     dry_run: DryRunOption = False,
     registry: RegistryOption = None,
     manifest: RegistriesOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Let an alias select nothing from now on.
 
@@ -128,13 +141,36 @@ def demote(
         why=why,
         signer=signer,
         dry_run=dry_run,
+        told=warn,
     )
     what = f"{reference.name}@{alias}"
+    if done is None and not catalogue.listing(reference.name).alias_numbers(alias):
+        raise never_existed(catalogue, reference.name, alias)
+    if as_json:
+        before = None if done is None else done.before
+        _print_json(
+            reference.name, alias, before, None, None if done is None else done.serial, dry_run
+        )
+        return
     if done is None:
-        if not catalogue.listing(reference.name).alias_numbers(alias):
-            raise never_existed(catalogue, reference.name, alias)
         end = "nothing was written" if signer is None or dry_run else "the value is signed"
         say(f"{what} selects nothing already; {end}")
         return
     verb = "would select" if dry_run else "selects"
     say(f"{what} {verb} nothing (before: {done.before}); value {done.serial}")
+
+
+def _print_json(
+    name: str, alias: str, before: str | None, now: str | None, value: int | None, dry_run: bool
+) -> None:
+    """What an alias selects; ``value`` is the number of its value, or ``None`` if it stays."""
+    data = {
+        "name": name,
+        "alias": alias,
+        "before": before if value is not None else now,
+        "now": now,
+        "value": value,
+        "changed": value is not None,
+        "dry_run": dry_run,
+    }
+    out.as_json(SCHEMA, data)

@@ -12,13 +12,13 @@ import typer
 from ..manifests.findings import registry as codes
 from ..manifests.findings.errors import UsageError
 from ..manifests.findings.finding import Where
-from .console import out, say
+from .console import err, out, say
 from .key import PassphraseOption
 from .options import JsonOption, OfflineOption, PolicyOption
 from .progress import shown_progress
 from .promote import DryRunOption
 from .registries import ReferenceArgument, RegistriesOption, RegistryOption, manifest_of
-from .render import counted
+from .render import counted, print_findings
 from .signing import PublicKeyOption, SignOption, signer_of
 
 SCHEMA = "adapterdock.publish/1"
@@ -120,6 +120,7 @@ def publish(
             "entry": None if resolved is None else resolved.digest,
             "digest": None if resolved is None else resolved.entry.digest,
             "uploaded": [] if done is None else list(done.uploaded),
+            "problems": [] if done is None else [one.as_dict() for one in done.problems],
         }
         out.as_json(SCHEMA, data)
     elif done is None:
@@ -129,6 +130,7 @@ def publish(
     else:
         say(f"Published {version}: {counted(len(done.uploaded), 'new file')}")
         say(f"entry {done.resolved.digest}", indent=2)
+        print_findings(done.problems, err)
 
 
 def _metrics(path: Path | None) -> dict[str, float]:
@@ -145,24 +147,24 @@ def _metrics(path: Path | None) -> dict[str, float]:
 def _model(kind: Any, path: Path | None) -> Any:
     from pydantic import ValidationError
 
+    from ..manifests.reading.complaints import first_problem
+
     try:
         return kind.model_validate_json("{}" if path is None else json.dumps(_object(path)))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise _invalid(Path(str(path)), f"{place}: {first['msg']}") from error
+        raise _invalid(Path(str(path)), first_problem(error, "provenance")) from error
 
 
 def _object(path: Path) -> Mapping[str, Any]:
+    from ..manifests.reading.bounded_file import read_at_most
     from ..registry.records.entry import LIMIT, InvalidEntryError, parse_object
 
     try:
-        with path.open("rb") as file:
-            return parse_object(file.read(LIMIT + 1))
+        return parse_object(read_at_most(path, LIMIT))
     except InvalidEntryError as error:
         raise _invalid(path, str(error)) from error
     except OSError as error:
-        raise _invalid(path, error.strerror or "it cannot be read") from error
+        raise _invalid(path, error.strerror or str(error)) from error
 
 
 def _invalid(path: Path, reason: str) -> UsageError:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +14,7 @@ from .options import (
     AcceptOption,
     DtypeOption,
     FrozenOption,
+    JsonOption,
     ManifestArgument,
     ModelOption,
     OfflineOption,
@@ -23,7 +25,10 @@ from .progress import shown_progress
 from .render import human_bytes, print_findings, print_table
 
 if TYPE_CHECKING:
+    from ..registry.sources.fetch import Fetched
     from ..registry.store.store import Store
+
+SCHEMA = "adapterdock.pull/1"
 
 
 def pull(
@@ -45,6 +50,7 @@ def pull(
             help="Take the files from an archive that `bundle` wrote, without the network.",
         ),
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Download what the lock pins, and verify it.
 
@@ -76,8 +82,16 @@ def pull(
             pulled = pull_file(file, session, with_base=base)
         else:
             pulled = pull_from(file, archive, session, with_base=base)
-    print_findings(pulled.notes, err)
     everything = {**({"base": pulled.base} if pulled.base else {}), **pulled.adapters}
+    if as_json:
+        data = {
+            "base": _files(pulled.base) if pulled.base else None,
+            "adapters": {name: _files(files) for name, files in pulled.adapters.items()},
+            "findings": [finding.as_dict() for finding in pulled.notes],
+        }
+        out.as_json(SCHEMA, data)
+        return
+    print_findings(pulled.notes, err)
     rows = [
         (
             name,
@@ -92,6 +106,13 @@ def pull(
         return
     print_table(("name", "files", "size", "where"), rows, out)
     err.line("All files are here and verified")
+
+
+def _files(files: Mapping[str, Fetched]) -> list[dict[str, Any]]:
+    return [
+        {"path": path, "size": one.fact.size, "sha256": one.fact.sha256, "at": str(one.path)}
+        for path, one in sorted(files.items())
+    ]
 
 
 def _place(path: Path, store: Store) -> str:

@@ -15,22 +15,40 @@ import typer
 
 from ..manifests.findings.finding import REPORT_SCHEMA
 from .bundle import SCHEMA as BUNDLE_SCHEMA
+from .bundle import UNPACK_SCHEMA
+from .cache import GC_SCHEMA as CACHE_GC_SCHEMA
 from .cache import SCHEMA as CACHE_SCHEMA
+from .cache import VERIFY_SCHEMA as CACHE_VERIFY_SCHEMA
 from .command import ERROR_SCHEMA, Command, Group
 from .configured import SCHEMA as REGISTRIES_SCHEMA
 from .diff import SCHEMA as DIFF_SCHEMA
+from .diff_locks import SCHEMA as LOCK_DIFF_SCHEMA
+from .editing import SCHEMA as EDIT_SCHEMA
 from .explain import SCHEMA as CODES_SCHEMA
 from .export import SCHEMA as EXPORT_SCHEMA
 from .fingerprint import SCHEMA as FINGERPRINT_SCHEMA
 from .fleet import SCHEMA as FLEET_SCHEMA
+from .fmt import SCHEMA as FMT_SCHEMA
 from .help import help_text
 from .history import SCHEMA as HISTORY_SCHEMA
+from .init import SCHEMA as INIT_SCHEMA
 from .inspect import SCHEMA as INSPECT_SCHEMA
+from .key import SCHEMA as KEY_SCHEMA
+from .list_adapters import SCHEMA as LIST_SCHEMA
 from .lock import SCHEMA as LOCK_SCHEMA
+from .lock_many import SCHEMA as LOCKS_SCHEMA
 from .main import app
+from .marks import SCHEMA as MARK_SCHEMA
+from .matrix import SCHEMA as MATRIX_SCHEMA
+from .merge import SCHEMA as MERGE_SCHEMA
+from .migrate import SCHEMA as MIGRATE_SCHEMA
+from .mirror import HUB_SCHEMA as HUB_MIRROR_SCHEMA
 from .mirror import SCHEMA as MIRROR_SCHEMA
 from .outdated import SCHEMA as OUTDATED_SCHEMA
+from .plan import SCHEMA as PLAN_SCHEMA
+from .promote import SCHEMA as PROMOTION_SCHEMA
 from .publish import SCHEMA as PUBLISH_SCHEMA
+from .pull import SCHEMA as PULL_SCHEMA
 from .push import SCHEMA as PUSH_SCHEMA
 from .registry import SCHEMA as REGISTRY_SCHEMA
 from .registry import SNAPSHOT_SCHEMA
@@ -38,10 +56,15 @@ from .registry_gc import SCHEMA as GC_SCHEMA
 from .registry_renumber import SCHEMA as RENUMBER_SCHEMA
 from .registry_verify import SCHEMA as VERIFY_SCHEMA
 from .rules import SCHEMA as RULES_SCHEMA
+from .rules import SET_SCHEMA
+from .run import SCHEMA as RUN_SCHEMA
 from .sbom import SCHEMA as SBOM_SCHEMA
 from .search import SCHEMA as SEARCH_SCHEMA
 from .show import RESOLVED_SCHEMA
 from .show import SCHEMA as SHOW_SCHEMA
+from .signing import SIGN_SCHEMA
+from .site import SCHEMA as SITE_SCHEMA
+from .validate_many import SCHEMA as REPORTS_SCHEMA
 from .versions import SCHEMA as VERSIONS_SCHEMA
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -52,19 +75,55 @@ SCHEMAS = (
         REPORT_SCHEMA,
         "`subject`, `ok`, `exit_status`, `accepted`, `findings`, `adapters`",
     ),
+    ("init", INIT_SCHEMA, "`manifest`, `base`, `proposed_alias`, `adapters`, `left_out`"),
+    (
+        "add, remove",
+        EDIT_SCHEMA,
+        "`manifest`, `lock`, `wrote`, `diff`, `changes`, `findings`",
+    ),
+    (
+        "list",
+        LIST_SCHEMA,
+        "`manifest`, `base`, `locked`, `current`, `adapters`, `compositions`",
+    ),
+    (
+        "fmt",
+        FMT_SCHEMA,
+        "`checked`, `changed`, `skipped`, `wrote`, `exit_status`, `findings`",
+    ),
+    (
+        "plan",
+        PLAN_SCHEMA,
+        "`manifest`, `locked`, `changes`, `add`, `change`, `remove`, `steps`, `kept`",
+    ),
+    (
+        "validate, lock --check (several)",
+        REPORTS_SCHEMA,
+        "`ok`, `exit_status`, `counts`, `skipped`, `reports`: each a report with `model` and "
+        "`verdicts`",
+    ),
+    ("matrix", MATRIX_SCHEMA, "`exit_status`, `bases`, `rows`, `skipped`, `findings`"),
     ("lock", LOCK_SCHEMA, "`lock`, `wrote`, `changes`, `accepted`, `findings`"),
+    (
+        "lock (several)",
+        LOCKS_SCHEMA,
+        "`exit_status`, `counts`, `skipped`, `locks`: each as of one, with `manifest`",
+    ),
     (
         "show",
         SHOW_SCHEMA,
         "`manifest`, `base`, `adapters`, `compositions`, `active`, `exit_status`, `findings`",
     ),
     ("show --resolved", RESOLVED_SCHEMA, "`manifest`, `values`"),
+    ("pull", PULL_SCHEMA, "`base`, `adapters`, `findings`"),
+    ("run", RUN_SCHEMA, "`prompt`, `answers`, `findings`"),
+    ("merge", MERGE_SCHEMA, "`folder`, `merged`, `files`, `findings`"),
     ("fingerprint", FINGERPRINT_SCHEMA, "`source`, `fingerprint`"),
     ("explain", CODES_SCHEMA, "`codes`"),
     (
         "publish",
         PUBLISH_SCHEMA,
-        "`reference`, `published`, `new`, `entry`, `digest`, `uploaded`",
+        "`reference`, `published`, `new`, `entry`, `digest`, `uploaded`, `problems`",
     ),
     ("sbom", SBOM_SCHEMA, "`output`, `findings`, `bom`"),
     ("search", SEARCH_SCHEMA, "`text`, `registries`"),
@@ -80,17 +139,36 @@ SCHEMAS = (
         DIFF_SCHEMA,
         "`a`, `b`, `same`, `config`, `targets`, `metrics`, `layers`, `modules`, `left_out`, `why`",
     ),
+    ("diff (of locks)", LOCK_DIFF_SCHEMA, "`a`, `b`, `same`, `sentences`, `changes`"),
     ("outdated", OUTDATED_SCHEMA, "`adapters`, `findings`, `exit_status`"),
     (
         "bundle",
         BUNDLE_SCHEMA,
         "`archive`, `written`, `files`, `bytes`, `base`, `manifest`, `digest`",
     ),
+    ("unpack", UNPACK_SCHEMA, "`folder`, `manifest`, `new`, `files`"),
     ("push", PUSH_SCHEMA, "`target`, `source`, `digest`, `signatures`, `new`, `pushed`"),
     ("versions", VERSIONS_SCHEMA, "`registry`, `id`, `name`, `versions`"),
     ("history", HISTORY_SCHEMA, "`name`, `alias`, `values`"),
+    (
+        "promote, demote",
+        PROMOTION_SCHEMA,
+        "`name`, `alias`, `before`, `now`, `value`, `changed`, `dry_run`",
+    ),
+    (
+        "yank, unyank, deprecate",
+        MARK_SCHEMA,
+        "`name`, `version`, `changed`, `yanked`, `deprecated`",
+    ),
+    ("sign", SIGN_SCHEMA, "`signed`, `digest`, `key`, `new`"),
+    ("key new", KEY_SCHEMA, "`private`, `public`, `id`"),
     ("registry init", REGISTRY_SCHEMA, "`url`, `id`, `title`"),
     ("registry snapshot", SNAPSHOT_SCHEMA, "`url`, `id`, `path`, `rows`, `new`"),
+    (
+        "registry rules set",
+        SET_SCHEMA,
+        "`url`, `number`, `changed`, `in_force`, `missing`",
+    ),
     ("registry rules show", RULES_SCHEMA, "`url`, `number`, `rules`"),
     (
         "registry verify",
@@ -106,7 +184,21 @@ SCHEMAS = (
     ("export", EXPORT_SCHEMA, "`folder`, `written`, `unchanged`, `removed`, `record`"),
     ("fleet status", FLEET_SCHEMA, "`manifest`, `exit_status`, `replicas`"),
     ("mirror", MIRROR_SCHEMA, "`origin`, `mirror`, `dry_run`, `id`, `names`, `files`, `bytes`"),
+    (
+        "mirror --hub",
+        HUB_MIRROR_SCHEMA,
+        "`mirror`, `dry_run`, `entries` (each with `name`, `source`, `folder`, `files`), `files`, "
+        "`bytes`, `others`, `mirrors`",
+    ),
     ("cache ls", CACHE_SCHEMA, "`cache`, `size`, `files`"),
+    ("cache verify", CACHE_VERIFY_SCHEMA, "`cache`, `files`, `findings`"),
+    ("cache gc", CACHE_GC_SCHEMA, "`cache`, `freed`, `deleted`, `size`"),
+    (
+        "site",
+        SITE_SCHEMA,
+        "`out`, `title`, `adapters`, `bases`, `compositions`, `files`, `skipped`, `problems`",
+    ),
+    ("migrate", MIGRATE_SCHEMA, "`scripts`, `unchanged`, `changes`, `findings`"),
     ("any, after an error", ERROR_SCHEMA, "`exit_status`, `findings`"),
 )
 _MADE = "<!-- Made by `python -m adapterdock.cli.reference`; do not edit. -->\n"

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .console import err
 from .options import DEFAULT_MANIFEST, manifest_argument
+from .render import print_findings
 
 if TYPE_CHECKING:
     from ..manifests.findings.errors import AdapterdockError
+    from ..manifests.findings.finding import Finding
     from ..manifests.manifest import ManifestFile
     from ..registry.catalogue.catalogue import Catalogue
     from ..registry.catalogue.reference import Reference
@@ -102,3 +105,8 @@ def who(by: str | None) -> str | None:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):  # a user id without a name
         return None
+
+
+def warn(finding: Finding) -> None:
+    """Print a warning about a change that was made."""
+    print_findings([finding], err)

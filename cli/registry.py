@@ -9,7 +9,7 @@ import typer
 
 from .command import Command, Group
 from .console import out, say, status
-from .options import JsonOption
+from .options import JsonOption, folder_argument
 from .registries import PlaceArgument, RegistriesOption, manifest_of
 from .registry_gc import gc
 from .registry_renumber import renumber
@@ -55,7 +55,7 @@ def init(
     from ..registry.catalogue.open_storage import open_storage
     from ..registry.storages.local_storage import LocalStorage
 
-    storage = open_storage(url, directory=Path.cwd())
+    storage = open_storage(folder_argument(url), directory=Path.cwd())
     made = init_registry(storage, title, local=isinstance(storage, LocalStorage))
     if as_json:
         out.as_json(SCHEMA, {"url": storage.url, "id": made.id, "title": made.title})

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
+from ..manifests.bounds import MANIFEST_BYTES
 from ..manifests.findings import language
-from ..manifests.findings.finding import Finding, Report, Severity, Where
+from ..manifests.findings.finding import Finding, Report, Severity, refused
+from ..manifests.findings.said import Row, clean, group_rows, grouped
+from ..manifests.findings.said import counted as counted
+from ..manifests.findings.said import verdict_of as verdict_of
+from ..manifests.reading.bounded_file import read_at_most
 from ..manifests.reading.likeness import reads_like_ours
-from .console import Printer, Styled, clean
+from .console import Printer
+from .hints import completed
+from .verbosity import is_quiet
 
-_STYLE = {
-    Severity.ERROR: "bold red",
-    Severity.UNCHECKED: "bold magenta",
-    Severity.WARNING: "yellow",
-}
+if TYPE_CHECKING:
+    from ..registry.verdicts import Verdict
+
 _SECRETS = frozenset({language.SECRET.id, language.SECRET_OPTION.id})
 
-SHOWN_PLACES = 5
-"""How many places of one warning are listed (of an error, all)."""
 LONGEST_EXCERPT = 160
 """Source lines longer than this, or wider than the terminal, are not shown."""
 NARROWEST_CELL = 24
@@ -33,54 +35,44 @@ def print_findings(
 
     A finding that several places share is printed once, with the places below it.
     """
+    findings = completed(findings)
+    if is_quiet():
+        findings = refused(findings, frozenset(accepted))
     order = list(Severity)
     groups = sorted(grouped(findings), key=lambda g: order.index(g[0].severity))
     hidden = any(g[0].code in _SECRETS for g in groups)
     sources = Excerpts(hidden)
-    for group in groups:
-        _print_group(group, printer, sources, frozenset(accepted))
+    with printer.heard():
+        for group in groups:
+            rows = group_rows(
+                group, frozenset(accepted), lambda one: _excerpt(one, printer, sources)
+            )
+            for parts, indent in rows:
+                printer.line(*parts, indent=indent)
 
 
 def print_report(report: Report, printer: Printer) -> None:
-    """Print the findings and a closing line with the verdict."""
+    """Print the findings and a closing line with the verdict; with --quiet only what is wrong."""
     print_findings(report.findings, printer, report.accepted)
-    errors, unchecked = report.errors, report.unchecked
-    accepted = sum(f.severity is Severity.UNCHECKED for f in report.findings) - len(unchecked)
-    could_not_run = f"{counted(len(unchecked), 'check')} could not run"
-    also = [
-        (accepted, f"{counted(accepted, 'unchecked finding')} accepted"),
-        (len(report.warnings), counted(len(report.warnings), "warning")),
-    ]
-    more = [text for number, text in also if number]
-    if report.ok:
-        adapters = counted(len(report.adapters), "adapter") if report.adapters else "no adapters"
-        printer.line(f"{report.subject}: ", (f"fits ({', '.join([adapters, *more])})", "green"))
+    if is_quiet():
         return
-    if errors:
-        invalid = all(f.code.startswith("AD1") for f in errors)
-        counts = [counted(len(errors), "error"), *([could_not_run] if unchecked else []), *more]
-        verdict = f"{'invalid manifest' if invalid else 'does not fit'}: {', '.join(counts)}"
-    else:
-        verdict = ", ".join([f"{could_not_run} (exit 3)", *more])
-    printer.line(f"{report.subject}: ", (verdict, "bold red"))
-    first = min(f.code for f in (*errors, *unchecked))
-    printer.line(f"Learn more: adapterdock explain {first}")
+    print_verdict(report, report.subject, printer)
+    if not report.ok:
+        first = min(f.code for f in (*report.errors, *report.unchecked))
+        printer.line(f"Learn more: adapterdock explain {first}")
 
 
-def grouped(findings: Iterable[Finding]) -> list[list[Finding]]:
-    """Findings grouped by their text, in order.
+def print_verdict(report: Report, title: str, printer: Printer) -> None:
+    """Print one line: whether the manifest fits. With --quiet only if it does not."""
+    if is_quiet() and report.ok:
+        return
+    printer.line(f"{title}: ", (verdict_of(report), "green" if report.ok else "bold red"))
 
-    Texts that differ only in the name of the adapter that they are about are the same.
-    """
-    groups: dict[tuple[object, ...], list[Finding]] = {}
-    for finding in findings:
-        texts = [finding.message, finding.found, finding.expected, finding.hint]
-        path = finding.where.path
-        if len(path) > 1 and path[0] == "adapters":
-            name = re.compile(rf"(?<![\w.-]){re.escape(str(path[1]))}(?![\w.-])")
-            texts = [text and name.sub("...", text) for text in texts]
-        groups.setdefault((finding.code, finding.severity, *texts), []).append(finding)
-    return list(groups.values())
+
+def words_of(verdict: Verdict) -> str:
+    """``fits``, ``does not fit (AD304)``, ``unchecked (AD361)``."""
+    words = {True: "fits", False: "does not fit", None: "unchecked"}[verdict.fits]
+    return f"{words} ({', '.join(verdict.codes)})" if verdict.codes else words
 
 
 class Excerpts:
@@ -92,15 +84,14 @@ class Excerpts:
         self._files: dict[str, list[str]] = {}
 
     def line(self, finding: Finding, room: int) -> str | None:
-        """The line of a finding about the manifest language, if it fits into ``room`` columns."""
+        """The line of a manifest that a finding is about, if it fits into ``room`` columns."""
         spot = finding.where
         if self._hidden or spot.line is None or spot.column is None or spot.file is None:
             return None
-        if not finding.code.startswith("AD1"):
-            return None
         if spot.file not in self._files:
             try:
-                text = Path(spot.file).read_bytes().decode("utf-8")
+                content = read_at_most(spot.file, MANIFEST_BYTES, regular=True)
+                text = content.decode("utf-8")
             except (OSError, ValueError):
                 text = ""
             shown = text.removeprefix("\ufeff") if reads_like_ours(text) else ""
@@ -112,67 +103,22 @@ class Excerpts:
         return line if line and len(line) <= room and line.isprintable() else None
 
 
-def _print_group(
-    group: Sequence[Finding], printer: Printer, sources: Excerpts, accepted: frozenset[str]
-) -> None:
-    first = group[0]
-    alone = len(group) == 1
-    head: list[Styled] = []
-    place = _place(first.where)
-    if place and alone:
-        head.append((f"{place}: ", "bold"))
-    label = f"{first.severity.value} {first.code} {first.name}"
-    if first.severity is Severity.UNCHECKED and first.code in accepted:
-        label += " (accepted)"
-    head.append((label, _STYLE[first.severity]))
-    others = len(group) - 1
-    alike = all(f.message == first.message for f in group)
-    head.append(f": {first.message}" + ("" if alike else f" (and {others} more like it)"))
-    printer.line(*head)
-    if alone:
-        _print_excerpt(first, printer, sources)
-    facts = [("at", first.where.dotted)] if alone else []
-    facts += [("found", first.found), ("expected", first.expected)]
-    for name, value in facts:
-        if value:
-            printer.line((f"{name}: ", "dim"), value, indent=2)
-    if not alone:
-        _print_places(group, printer)
-    if first.hint:
-        printer.line(("do: ", "dim"), first.hint, indent=2)
-
-
-def _print_places(group: Sequence[Finding], printer: Printer) -> None:
-    everything = group[0].severity is not Severity.WARNING or len(group) <= SHOWN_PLACES + 1
-    shown = group if everything else group[:SHOWN_PLACES]
-    printer.line((f"at {len(group)} places:", "dim"), indent=2)
-    for finding in shown:
-        parts = [p for p in (_place(finding.where), finding.where.dotted) if p]
-        printer.line(" ".join(parts) or "(no place)", indent=4)
-    if len(shown) < len(group):
-        printer.line(f"and {len(group) - len(shown)} more", indent=4)
-
-
-def _print_excerpt(finding: Finding, printer: Printer, sources: Excerpts) -> None:
+def _excerpt(finding: Finding, printer: Printer, sources: Excerpts) -> Iterator[Row]:
     number = str(finding.where.line)
     gutter = len(number) + 4
     line = sources.line(finding, min(LONGEST_EXCERPT, (printer.width or 999) - gutter - 2))
     if line is None or finding.where.column is None:
         return
-    printer.line((f"{number} | ", "dim"), line, indent=2)
+    yield ((f"{number} | ", "dim"), line), 2
     blank = " " * (min(finding.where.column, len(line) + 1) - 1)
-    printer.line((f"{' ' * len(number)} | ", "dim"), blank, ("^", "bold"), indent=2)
-
-
-def _place(where: Where) -> str:
-    return ":".join(str(p) for p in (where.file, where.line, where.column) if p is not None)
+    yield ((f"{' ' * len(number)} | ", "dim"), blank, ("^", "bold")), 2
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], printer: Printer) -> None:
     """Print a table whose last column wraps; on a narrow terminal blocks of ``column: value``;
     without a terminal tab-separated fields, with a line of names."""
     rows = [tuple(clean(value).replace("\n", " ") for value in row) for row in rows]
-    if not printer.fancy:
+    if not printer.terminal:
         for row in (tuple(columns), *rows):
             print("\t".join(row), file=printer.stream)
         return
@@ -204,7 +150,7 @@ def short_digest(digest: str | None, printer: Printer) -> str:
     if digest is None:
         return ""
     kind, _, figures = digest.rpartition(":")
-    return f"{kind}:{figures[:12]}" if printer.fancy and kind and len(figures) > 16 else digest
+    return f"{kind}:{figures[:12]}" if printer.terminal and kind and len(figures) > 16 else digest
 
 
 def human_bytes(size: int) -> str:
@@ -215,8 +161,3 @@ def human_bytes(size: int) -> str:
             break
         value, unit = value / 1000, larger
     return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-
-
-def counted(number: int, noun: str, plural: str | None = None) -> str:
-    """``1 file``, ``2 files``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {plural or f'{noun}s'}"

@@ -12,13 +12,14 @@ from .console import out, say
 from .key import PassphraseOption
 from .options import JsonOption
 from .promote import DryRunOption
-from .registries import ByOption, RegistriesOption, manifest_of, who
+from .registries import ByOption, RegistriesOption, manifest_of, warn, who
 from .signing import PublicKeyOption, SignOption, signer_of
 
 if TYPE_CHECKING:
     from ..registry.catalogue.catalogue import Catalogue
 
 SCHEMA = "adapterdock.rules/1"
+SET_SCHEMA = "adapterdock.rules-set/1"
 
 app = typer.Typer(
     cls=Group,
@@ -49,6 +50,7 @@ def set_rules(
     by: ByOption = None,
     dry_run: DryRunOption = False,
     manifest: RegistriesOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Append the next rules of a registry.
 
@@ -68,7 +70,18 @@ def set_rules(
     rules = rules_in_file(path)
     signer = signer_of(sign, passphrase_file, public_key)
     catalogue = _opened(registry, manifest)
-    done = append_rules(catalogue, rules, signer=signer, by=who(by), dry_run=dry_run)
+    done = append_rules(catalogue, rules, signer=signer, by=who(by), dry_run=dry_run, told=warn)
+    if as_json:
+        missing = None if done is None or done.missing is None else done.missing.as_dict()
+        data = {
+            "url": catalogue.storage.url,
+            "number": None if done is None else done.number,
+            "changed": done is not None,
+            "in_force": missing is None and not dry_run,
+            "missing": missing,
+        }
+        out.as_json(SET_SCHEMA, data)
+        return
     if done is None:
         say("These rules hold already; nothing was written")
     elif done.missing is not None:

@@ -48,12 +48,13 @@ def sbom(
       adapterdock sbom | jq '.components[] | {name, licenses}'
     """
     from ..registry.bill import bill
-    from ..registry.cyclonedx import cyclonedx, write_bill
+    from ..registry.cyclonedx import cyclonedx
+    from ..registry.files.disk import write_output
 
     found = bill(manifest_argument(manifest), policy=policy, offline=offline)
     content = cyclonedx(found)
     if output is not None:
-        write_bill(output, content)
+        write_output(output, content, "Cannot write the bill of materials")
     if as_json:
         data = {
             "output": None if output is None else str(output),

@@ -111,6 +111,7 @@ def _describe(one: Searched) -> dict[str, Any]:
         "as_of": one.as_of,
         "total": None if hits is None else hits.total,
         "unknown": None if hits is None else hits.unknown,
+        "newer": None if hits is None else hits.newer,
         "versions": [] if hits is None else [_row(row) for row in hits.rows],
         "problems": [problem.as_dict() for problem in one.problems],
     }
@@ -147,6 +148,11 @@ def _print(found: Sequence[Searched]) -> None:
     for one in found:
         if one.as_of is not None:
             err.line(f"{one.name or one.url} cannot be reached: searched as of {one.as_of}")
+    for one in found:
+        if one.hits is not None and one.hits.newer:
+            needs = "needs" if one.hits.newer == 1 else "need"
+            what = f"{counted(one.hits.newer, 'version')} of {one.name or one.url}"
+            err.line(f"{what} {needs} a newer adapterdock: not searched")
     total = sum(one.hits.total for one in found if one.hits is not None)
     unknown = sum(one.hits.unknown for one in found if one.hits is not None)
     more = "" if total == len(table) else f", of which {len(table)} are shown (--limit)"

@@ -2,33 +2,54 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager, nullcontext
 from enum import Enum
 from importlib.util import find_spec
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..manifests.findings import serving as codes
 from ..manifests.findings import usage as usage_codes
-from ..manifests.findings.errors import UsageError
+from ..manifests.findings.errors import AdapterdockError, UsageError
+from .command import status_of
 from .console import err
 from .options import (
     DEFAULT_MANIFEST,
     AcceptOption,
     FrozenOption,
-    ManifestArgument,
     OfflineOption,
     PolicyOption,
+    check_arguments,
     importing_torch,
     open_manifest_argument,
+    require_allowed,
     require_torch,
 )
 from .progress import shown_progress
 from .render import print_findings
 from .run import hushed
+from .verbosity import log_level
+
+if TYPE_CHECKING:
+    from ..manifests.findings.finding import Finding
+    from ..manifests.manifest import ManifestFile
+    from ..serving.app.settings import Settings
+
+log = logging.getLogger("adapterdock")
 
 _NEEDED = {"fastapi": "fastapi", "uvicorn": "uvicorn", "prometheus_client": "prometheus-client"}
+
+
+class LogFormat(str, Enum):
+    """How the lines of the log are written."""
+
+    text = "text"
+    json = "json"
 
 
 class Pooling(str, Enum):
@@ -40,7 +61,14 @@ class Pooling(str, Enum):
 
 
 def serve(
-    manifest: ManifestArgument = DEFAULT_MANIFEST,
+    manifest: Annotated[
+        str,
+        typer.Argument(
+            help="The manifest, or its URL (default: adapters.yaml).",
+            show_default=False,
+            metavar="MANIFEST",
+        ),
+    ] = str(DEFAULT_MANIFEST),
     host: Annotated[
         str, typer.Option(metavar="HOST", help="Listen on this address.")
     ] = "127.0.0.1",
@@ -113,6 +141,10 @@ def serve(
             metavar="SECONDS", min=0, help="On SIGTERM, wait so long for answers in progress."
         ),
     ] = 30.0,
+    log_format: Annotated[
+        LogFormat,
+        typer.Option(help="How the log on stderr is written: for people, or a JSON object a line."),
+    ] = LogFormat.text,
     policy: PolicyOption = None,
     accept: AcceptOption = None,
     frozen: FrozenOption = False,
@@ -125,67 +157,134 @@ def serve(
     is served without a restart. ADAPTERDOCK_API_KEYS sets the API keys (NAME=KEY, separated by
     commas, or file:PATH); `allow_keys` of a policy says which adapters each may use.
 
+    A manifest at a URL needs its lock beside it, and names nothing by relative paths. After a
+    restart, what was served is served again, even while the URL or a registry is out of reach.
+
     Needs the extras torch and serve: pip install 'adapterdock[torch,serve]'.
 
     Examples:
 
       adapterdock serve
       adapterdock serve team.yaml --port 9000 --frozen --offline
+      adapterdock serve s3://bucket/team/adapters.yaml
       ADAPTERDOCK_API_KEYS=file:keys.txt adapterdock serve --host 0.0.0.0 --residency 2GiB
     """
-    size = _bytes(max_body)
-    file = open_manifest_argument(manifest, None, None, policy)
+    with _log_in_json() if log_format is LogFormat.json else nullcontext():
+        size = _bytes(max_body)
+        file = _local_manifest(manifest, policy)
+        require_torch()
+        _require_packages()
+        if file is not None:
+            require_allowed(file, policy=policy, accept=accept, frozen=frozen, offline=offline)
+        with importing_torch():
+            from ..serving.app.keys import VARIABLE, read_keys
+            from ..serving.app.limits import Limits
+            from ..serving.app.server import bound, is_this_machine
+            from ..serving.app.settings import Settings
+
+        keys = read_keys(os.environ.get(VARIABLE))
+        if not keys and not open_ and not is_this_machine(host):
+            raise UsageError(
+                codes.OPEN_TO_EVERYONE.finding("The server would answer without a key", found=host)
+            )
+        bound(host, port).close()  # before the base is loaded, which may take minutes
+        settings = Settings(
+            manifest,
+            keys,
+            Limits(
+                body_bytes=size,
+                new_tokens=max_tokens,
+                context=max_context,
+                choices=max_choices,
+                waiting=waiting,
+                rows=rows,
+                wait_seconds=wait,
+            ),
+            policy,
+            tuple(accept or ()),
+            frozen,
+            offline,
+            residency,
+            threads,
+            follow or None,
+            None if pooling is None else pooling.value,
+            drain,
+        )
+        _serve(settings, host, port, log_format)
+
+
+def _serve(settings: Settings, host: str, port: int, log_format: LogFormat) -> None:
+    """Load, then answer until a signal ends it."""
+    from ..registry.locks.project import policies_in_force
+    from ..serving.app.keys import VARIABLE, allowed
+    from ..serving.app.loaded import load_served
+    from ..serving.app.log_lines import TextLines, logged_to_stderr
+    from ..serving.app.server import serve as serve_app
+
+    as_json = log_format is LogFormat.json
+    if as_json:
+        with hushed():
+            loaded = load_served(settings)
+    else:
+        with hushed(), shown_progress("Loading the base and its adapters") as progress:
+            loaded = load_served(settings, progress=progress)
+    findings = loaded.memory.location.shown(loaded.engine.model.findings)
+    names = [*loaded.engine.names]
+    policies = policies_in_force(loaded.found.file, settings.policy)
+    nobody = not settings.keys.names and bool(allowed(None, policies))
+    if as_json:
+        _log(findings, logging.WARNING)
+    else:
+        print_findings(findings, err, settings.accept)
+
+    def started(url: str) -> None:
+        said = f"Serving {len(names) - 1} adapters and the base at {url}"
+        if as_json:
+            log.info("%s", said, extra={"event": "started", "url": url, "adapters": names})
+        else:
+            with err.heard():  # with --quiet too: with port 0, nothing else says the address
+                err.line(said)
+        if nobody:
+            message = "A policy has `allow_keys` and %s is not set: nobody can use the adapters"
+            log.warning(message, VARIABLE)
+
+    with nullcontext() if as_json else logged_to_stderr(TextLines(), log_level()):
+        serve_app(settings, host, port, loaded, started)
+
+
+@contextmanager
+def _log_in_json() -> Generator[None]:
+    """Everything on stderr is the log, also what ends the command."""
+    from ..serving.app.log_lines import JsonLines, logged_to_stderr
+
+    err.muted = True  # notes for people; the next command sets it again
+    with logged_to_stderr(JsonLines(), log_level()):
+        try:
+            yield
+        except AdapterdockError as error:
+            _log(error.findings, logging.ERROR)
+            raise typer.Exit(status_of(error)) from None
+
+
+def _log(findings: Iterable[Finding], level: int) -> None:
+    for finding in findings:
+        log.log(level, "%s", finding, extra={"event": "finding", "codes": [finding.code]})
+
+
+def _local_manifest(manifest: str, policy: Path | None) -> ManifestFile | None:
+    """The manifest, so that what can be seen is refused before torch is imported; ``None`` for a
+    URL, which is read later."""
+    from ..serving.served.location import is_url, local_path
+
+    if is_url(manifest):
+        check_arguments(None, None, policy)
+        return None
+    file = open_manifest_argument(local_path(manifest), None, None, policy)
     if file.manifest.base.model is None:
         raise UsageError(
             usage_codes.NEEDS_BASE.finding("The manifest declares no base", file.where(("base",)))
         )
-    require_torch()
-    _require_packages()
-    with importing_torch():
-        from ..serving.app.build_app import Settings, load_engine
-        from ..serving.app.keys import VARIABLE, read_keys
-        from ..serving.app.limits import Limits
-        from ..serving.app.server import is_this_machine
-        from ..serving.app.server import serve as serve_app
-
-    keys = read_keys(os.environ.get(VARIABLE))
-    if not keys and not open_ and not is_this_machine(host):
-        raise UsageError(
-            codes.OPEN_TO_EVERYONE.finding("The server would answer without a key", found=host)
-        )
-    settings = Settings(
-        manifest,
-        keys,
-        Limits(
-            body_bytes=size,
-            new_tokens=max_tokens,
-            context=max_context,
-            choices=max_choices,
-            waiting=waiting,
-            rows=rows,
-            wait_seconds=wait,
-        ),
-        policy,
-        tuple(accept or ()),
-        frozen,
-        offline,
-        residency,
-        threads,
-        follow or None,
-        None if pooling is None else pooling.value,
-        drain,
-    )
-    with hushed(), shown_progress("Loading the base and its adapters") as progress:
-        engine = load_engine(settings, progress=progress)
-    print_findings(engine.model.findings, err, accept or ())
-    names = engine.names
-    serve_app(
-        settings,
-        host,
-        port,
-        engine,
-        lambda url: err.line(f"Serving {len(names) - 1} adapters and the base at {url}"),
-    )
+    return file
 
 
 def _bytes(text: str) -> int:

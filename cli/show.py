@@ -81,7 +81,7 @@ def show(
 
 
 def _describe(resolution: Resolution, digests: dict[str, str | None]) -> dict[str, Any]:
-    from ..registry.locks.state import declared_as
+    from ..registry.locks.changes import declared_as
 
     manifest, base = resolution.file.manifest, resolution.base
     facts = resolution.report().adapters
@@ -152,12 +152,22 @@ def _show_values(file: ManifestFile, as_json: bool) -> None:
     rows = list(dict.fromkeys(_row(path, scalar) for path, scalar in values))
     columns = ("path", "value", "from", "variables")
     if as_json:
-        shown = [dict(zip(columns, row, strict=True)) for row in rows]
+        as_read = {_row(path, scalar): _value(path, scalar) for path, scalar in values}
+        shown = [{**dict(zip(columns, row, strict=True)), "value": as_read[row]} for row in rows]
         out.as_json(RESOLVED_SCHEMA, {"manifest": file.file, "values": shown})
     elif any(row[3] for row in rows):
         print_table(columns, rows, out)
     else:
         print_table(columns[:3], [row[:3] for row in rows], out)
+
+
+def _value(path: Path, scalar: Scalar) -> str | int | float | bool | None:
+    """The value as the manifest means it there: a number, a boolean, null or text."""
+    from ..manifests.language.schema import Manifest
+    from ..manifests.reading.conform import conform, shape_at, shape_of
+
+    value = conform(scalar, shape_at(shape_of(Manifest), path))
+    return value if isinstance(value, str | int | float | None) else scalar.text
 
 
 def _row(path: Path, scalar: Scalar) -> tuple[str, str, str, str]:

@@ -9,12 +9,15 @@ import typer
 
 from ..manifests.findings import usage as codes
 from ..manifests.findings.errors import UsageError
-from .console import say
+from .console import out, say
 from .key import PassphraseOption
-from .registries import RegistriesOption, RegistryOption, opened
+from .options import JsonOption
+from .registries import RegistriesOption, RegistryOption, opened, warn
 
 if TYPE_CHECKING:
     from ..registry.signatures.signer import Signer
+
+SIGN_SCHEMA = "adapterdock.sign/1"
 
 SignOption = Annotated[
     str | None,
@@ -87,6 +90,7 @@ def sign(
     ] = False,
     registry: RegistryOption = None,
     manifest: RegistriesOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Add a signature to a published version, or to an alias.
 
@@ -105,7 +109,12 @@ def sign(
 
     signer = open_key(key, passphrase_file, public_key)
     catalogue, named = opened(reference, registry, manifest)
-    done = sign_selected(catalogue, named.name, needs_selector(named), signer, mark=mark)
+    selector = needs_selector(named)
+    done = sign_selected(catalogue, named.name, selector, signer, mark=mark, told=warn)
+    if as_json:
+        said = {"signed": done.what, "digest": done.digest, "key": signer.key.id, "new": done.new}
+        out.as_json(SIGN_SCHEMA, said)
+        return
     if not done.new:
         say(f"This key has signed {done.what} already; nothing was written")
         return

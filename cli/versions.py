@@ -25,21 +25,18 @@ def versions(
       adapterdock versions team/refunds
       adapterdock versions team/refunds --registry ./registry --json
     """
-    from ..manifests.findings import registry as codes
     from ..manifests.findings.errors import SourceError
+    from ..registry.catalogue.missing import unknown_name
     from ..registry.catalogue.promote import selected
     from ..registry.catalogue.reference import name_of
+    from ..registry.catalogue.take_snapshot import known_names
 
     catalogue, reference = opened(name, registry, manifest)
     listing = catalogue.listing(name_of(reference))
     if not listing.versions:
-        raise SourceError(
-            codes.NOT_PUBLISHED.finding(
-                f"{reference.name} is not published",
-                catalogue.where,
-                hint="Find its name with `adapterdock search`.",
-            )
-        )
+        known = known_names(catalogue) if catalogue.storage.lists else ()
+        names = catalogue.names() if known is None else sorted(known)
+        raise SourceError(unknown_name(reference.name, names, catalogue.where))
     aliases = selected(catalogue, listing)
     rows: list[dict[str, object]] = []
     for version in reversed([str(version) for version in listing.versions]):

@@ -11,6 +11,7 @@ printed is the same on every machine.
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -171,7 +172,7 @@ def make(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         sys.exit("usage: python docs/example.py FOLDER")
     make(Path(sys.argv[1]))
-    print(f"cd {sys.argv[1]}  # base, {', '.join(ADAPTERS)}, adapters.yaml")
+    print(f"cd {shlex.quote(sys.argv[1])}  # base, {', '.join(ADAPTERS)}, adapters.yaml")

@@ -10,14 +10,16 @@ Each page runs from top to bottom, in a process of its own and in a fresh folder
   ``AdapterWarning``, a warning in the log of adapterdock, and the :class:`AdapterdockError` that
   ends it. Any other exception is a mistake in the page.
 - ``console`` blocks: each line that starts with ``$`` is run, and its output follows. Only the
-  commands of :data:`COMMANDS` are run.
+  commands of :data:`COMMANDS` are run; ``export NAME=VALUE`` sets what the next ones see.
 - ``yaml NAME`` (or any language with a file's name) writes that file.
 - ``no-run`` after the language: the block is not run, and must not show an output.
 
 A page is run if a block in it has an output; start with an empty ``text`` block, or any line after
-a command. Where a page has the lines of :data:`BEGIN` and :data:`END`, only the blocks between them
-are run; the README is run only there. ``docs/still.py`` keeps clock and random numbers the same;
-:func:`normal` replaces what else differs between machines, and nothing more.
+a command.
+Where a page has the lines of :data:`BEGIN` and :data:`END`, only the blocks between them are run;
+the README is run only there. The pages of ``docs/servers.py`` have a server while they run.
+``docs/still.py`` keeps clock and random numbers the same; :func:`normal` replaces what else differs
+between machines, and nothing more.
 """
 
 from __future__ import annotations
@@ -49,8 +51,10 @@ IN_CHECKOUT = ("place-a-model.md",)
 ON_QUICKSTART = ("vllm.md", "ray.md")
 """Pages that need it too: run where they are named, in a fresh folder with the quickstart's
 adapters."""
-COMMANDS = ("adapterdock", "cat", "ls")
+COMMANDS = ("adapterdock", "cat", "ls", "export")
 BEGIN, END = "<!-- printed: begin -->", "<!-- printed: end -->"
+_SHOWN: dict[str, str] = {}
+"""What a page calls a place that has another name in each run: the address of a server."""
 _FENCE = re.compile(r"^```([\w-]*)[ ]*(.*?)[ ]*$")
 
 
@@ -180,7 +184,12 @@ def _console(page: str, block: Block) -> Iterator[str]:
 
 def _command(text: str) -> str:
     """What a command prints, to both streams. Ours runs in this process, which has torch."""
+    for real, shown in _SHOWN.items():
+        text = text.replace(shown, real)
     words = shlex.split(text, comments=True)
+    if words[0] == "export":
+        os.environ.update(word.split("=", 1) for word in words[1:])
+        return ""
     if words[0] != "adapterdock":
         done = subprocess.run(words, stdout=-1, stderr=-2, encoding="utf-8", check=False)
         return done.stdout
@@ -222,6 +231,8 @@ def normal(text: str) -> list[str]:
     """Lines without what is another on another machine: where the folder and the cache are, and
     spaces at ends."""
     text = text.replace(str(Path.cwd()), "~/desk")
+    for real, shown in _SHOWN.items():
+        text = text.replace(real, shown)
     if cache := os.environ.get("ADAPTERDOCK_CACHE"):
         text = text.replace(cache, "~/.cache/adapterdock")
     lines = [line.rstrip() for line in text.rstrip().splitlines()]
@@ -246,10 +257,15 @@ def run(path: Path) -> tuple[str, str]:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
             folder = Path(place).resolve() / "desk"
             _prepare(folder, Path(place) / "cache", quickstart=path.name in ON_QUICKSTART)
-            return printed(page, text), ""
+            import servers  # beside this file
+
+            with servers.serving(path.name, Path(place), folder) as shown:
+                _SHOWN.update(shown)
+                return printed(page, text), ""
     except PageError as error:
         return "", str(error)
     finally:
+        _SHOWN.clear()
         os.chdir(ROOT)
 
 

@@ -1,8 +1,10 @@
-"""Writes the reference of the manifest language and of the Python API from the code itself.
+"""Writes the reference of the manifest language, the lock and the Python API from the code itself.
 
-``python docs/reference.py`` puts the tables of keys into ``reference/manifest.md`` and the
-signatures and docstrings into ``reference/python.md``: each between a line ``<!-- keys: NAME -->``
-or ``<!-- names: NAME NAME ... -->`` and the next ``<!-- end -->``. ``--check`` writes nothing, and
+``python docs/reference.py`` puts the tables of keys into ``reference/manifest.md`` and
+``reference/lock.md``, the signatures and docstrings into ``reference/python.md`` and the calls of
+other libraries into ``reference/names.md``: each between a line ``<!-- keys: NAME -->``,
+``<!-- lock: NAME -->``, ``<!-- names: NAME NAME ... -->`` or ``<!-- upstream: calls -->`` and the
+next ``<!-- end -->``. ``--check`` writes nothing, and
 exits 1 where a page differs.
 """
 
@@ -18,15 +20,22 @@ from typing import Any
 
 import adapterdock
 from adapterdock.manifests.json_schema import json_schema
+from adapterdock.manifests.lockfile import Lock
+from adapterdock.registry.upstream_names import table
 
 PAGES = Path(__file__).parent / "reference"
-_PART = re.compile(r"(<!-- (keys|names): (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+_PART = re.compile(r"(<!-- (keys|lock|names|upstream): (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 _SECTION = re.compile(r"^(Args|Returns|Raises|Yields):$")
 
 
 def filled(text: str) -> str:
     """A page with its generated parts made again."""
-    make: dict[str, Callable[[str], str]] = {"keys": keys_table, "names": api_of}
+    make: dict[str, Callable[[str], str]] = {
+        "keys": keys_table,
+        "lock": lock_table,
+        "names": api_of,
+        "upstream": lambda _: f"{table()}\n",
+    }
     return _PART.sub(lambda part: part[1] + make[part[2]](part[3]) + part[4], text)
 
 
@@ -35,7 +44,16 @@ def filled(text: str) -> str:
 
 def keys_table(name: str) -> str:
     """The keys of one mapping of the language, from its JSON Schema."""
-    definition = json_schema()["$defs"][name]
+    return _table(json_schema()["$defs"][name])
+
+
+def lock_table(name: str) -> str:
+    """The keys of one mapping of a lock, from the model that reads it."""
+    schema = Lock.model_json_schema(mode="serialization")
+    return _table(schema if name == "Lock" else schema["$defs"][name])
+
+
+def _table(definition: dict[str, Any]) -> str:
     required = definition.get("required", ())
     rows = ["| key | value | default | meaning |", "|---|---|---|---|"]
     for key, schema in definition["properties"].items():
@@ -103,7 +121,7 @@ def _entries(name: str) -> Iterator[str]:
         yield _prose(value)
         return
     yield _prose(value)
-    for member, found in vars(value).items():
+    for member, found in _members(value).items():
         if member.startswith("_") or not (callable(found) or isinstance(found, property)):
             continue
         if not inspect.getdoc(found):
@@ -115,6 +133,13 @@ def _entries(name: str) -> Iterator[str]:
         else:
             yield _signature(member, found)
         yield _prose(found)
+
+
+def _members(kind: type) -> dict[str, Any]:
+    """Those of a class, and of the parts of it that are beside its file."""
+    folder = kind.__module__.rpartition(".")[0]
+    parts = (one for one in kind.__mro__ if one.__module__.rpartition(".")[0] == folder)
+    return {name: found for part in parts for name, found in vars(part).items()}
 
 
 def _signature(name: str, function: Any) -> str:
@@ -165,7 +190,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if they differ")
     check = parser.parse_args().check
     stale: list[str] = []
-    for name in ("manifest.md", "python.md"):
+    for name in ("manifest.md", "lock.md", "python.md", "names.md"):
         page = PAGES / name
         text = page.read_text(encoding="utf-8")
         made = filled(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import sys
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -22,21 +23,21 @@ from .adapter.warning import AdapterWarning as AdapterWarning
 from .compose.recipe import weights_of
 from .model.choice import UNSAID, Unsaid
 from .model.deployment import Deployment, InMemory
-from .model.stand_in import StandIn, refusal
+from .model.stand_in import refusal
 from .routing.routing import Using
 from .routing.selection import Rules, Selection
+from .savable import SavableModel
 from .sites.attachable import check_attachable
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from ..registry.catalogue.publish import Published
     from ..registry.locks.project import ManifestSource
     from ..registry.plan import Plan
     from .lifecycle.watch import Watch
 
 
-class AdaptedModel(StandIn):
+class AdaptedModel(SavableModel):
     """A base model with adapters, used like the base itself.
 
     Creating it does not change the base. Its class is a subclass made for the base's class, with
@@ -48,8 +49,8 @@ class AdaptedModel(StandIn):
     resolved once per ``forward`` or ``generate``. A new thread does not inherit ``using``.
 
     ``state_dict`` has the adapters under PEFT's live names, without the base. ``.to(dtype)``
-    converts base and adapters, declared dtypes included. It cannot be copied or pickled: copy
-    ``base_model``.
+    converts base and adapters, declared dtypes included. ``copy.deepcopy`` copies base and
+    adapters, with what is active, merged, compiled and loaded. It cannot be pickled: save it.
 
     Args:
         base: A transformers model, or any other ``nn.Module``.
@@ -64,6 +65,86 @@ class AdaptedModel(StandIn):
         check_attachable(base)
         kind = _class_for(type(base)) if cls is AdaptedModel else cls
         return object.__new__(kind)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: nn.Module,
+        model_id: str | os.PathLike[str],
+        adapter_name: str = "default",
+        is_trainable: bool = False,
+        config: Any = None,
+        autocast_adapter_dtype: bool = True,
+        ephemeral_gpu_offload: bool = False,
+        low_cpu_mem_usage: bool = False,
+        key_mapping: Mapping[str, str] | None = None,
+        *,
+        revision: str | None = None,
+        subfolder: str | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        accept: Iterable[str] = (),
+        **options: Any,
+    ) -> AdaptedModel:
+        """A loaded base with one adapter that is active, with PEFT's arguments.
+
+        The base is not changed, and the adapter is checked as by :meth:`load_adapter`. As in PEFT,
+        the model is in evaluation mode unless ``is_trainable``.
+
+        Args:
+            model: The base.
+            model_id: A folder, an id on the Hub, or a source as in a manifest.
+            adapter_name: Its name in the model.
+            is_trainable: Whether its parameters have gradients; the base then has none.
+            config: PEFT's config object or a mapping, to use instead of the config in the folder;
+                for a local folder.
+            autocast_adapter_dtype: Whether an adapter in half precision becomes float32; otherwise
+                it gets the dtype of the modules that it acts on.
+            ephemeral_gpu_offload: Must be ``False``.
+            low_cpu_mem_usage: Has no meaning here: weights are always read into their own place.
+            key_mapping: Must be ``None``.
+            revision: A branch, tag or commit on the Hub.
+            subfolder: The adapter's folder in ``model_id``.
+            token: The Hub's token; by default the one that huggingface_hub finds.
+            local_files_only: Whether to use no network.
+            accept: Codes of unchecked findings to accept.
+            **options: PEFT's other options, which are refused by name.
+
+        Returns:
+            The model.
+
+        Raises:
+            UsageError: An option that is not supported, or a name that is not possible.
+            AdapterdockError: As for :meth:`load_adapter`.
+        """
+        from .lifecycle.from_pretrained import refuse_options, source_text, with_config
+
+        where = Where(file="from_pretrained")
+        if not isinstance(cast(object, model), nn.Module):
+            message = f"The first argument is a {type(model).__name__}, not a loaded model"
+            hint = (
+                "Load the base first, with `AutoModelForCausalLM.from_pretrained(...)` or the like."
+            )
+            raise refusal(codes.MODEL_WRAPPED, message, hint)
+        refused = {"ephemeral_gpu_offload": ephemeral_gpu_offload, "key_mapping": key_mapping}
+        refuse_options(where, {**refused, **options})
+        source: Any = source_text(model_id, revision, subfolder)
+        adapted = cls(model)
+        given = {"source": source} if config is None else with_config(source, config)
+        if token is not None and os.fspath(source).startswith("hf://"):
+            given["storage_options"] = {"token": token}
+        adapted.load_adapter(
+            adapter_name=adapter_name,
+            trainable=is_trainable,
+            dtype=torch.float32 if autocast_adapter_dtype else None,
+            offline=local_files_only,
+            accept=accept,
+            **given,
+        )
+        adapted.set_adapter(adapter_name)
+        if not is_trainable:
+            adapted.eval()
+        return adapted
 
     if TYPE_CHECKING:  # what most bases have; `base_model` has the rest
         base_model: nn.Module
@@ -113,6 +194,45 @@ class AdaptedModel(StandIn):
     def findings(self) -> tuple[Finding, ...]:
         """Warnings of the set-up, and one for each used adapter with modules that did not run."""
         return self._host.findings
+
+    @property
+    def peft_config(self) -> dict[str, Any]:
+        """PEFT's config object of each adapter, by name; it needs PEFT. Changing one changes
+        nothing; :attr:`adapters` has the facts."""
+        from .lifecycle.peft_state import config_of, has_config, refuse_pefts_functions
+
+        refuse_pefts_functions(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
+        here = self._host.adapters.by_name
+        return {name: config_of(one) for name, one in here.items() if has_config(one)}
+
+    @property
+    def active_peft_config(self) -> Any:
+        """PEFT's config object of the active adapter, or of the first of several."""
+        from .lifecycle.peft_state import config_of, has_config
+
+        active = [one for one, _ in self._host.choice.active() if has_config(one)]
+        if not active:
+            message = "No adapter with a config is active"
+            raise refusal(codes.ADAPTER_UNKNOWN, message, "Call `set_adapter`.")
+        return config_of(active[0])
+
+    def get_nb_trainable_parameters(self) -> tuple[int, int]:
+        """How many values are trained, and how many there are, as PEFT counts them.
+
+        Returns:
+            Both numbers; base and adapters count.
+        """
+        from .lifecycle.peft_state import numbers_of_parameters
+
+        return numbers_of_parameters(self)
+
+    def print_trainable_parameters(self) -> None:
+        """Print how many values are trained, in PEFT's words."""
+        trained, total = self.get_nb_trainable_parameters()
+        share = 100 * trained / total if total else 0.0
+        print(
+            f"trainable params: {trained:,d} || all params: {total:,d} || trainable%: {share:.4f}"
+        )
 
     def get_base_model(self) -> nn.Module:
         """The base model itself, the object that the wrapper was created with."""
@@ -177,6 +297,12 @@ class AdaptedModel(StandIn):
     def enable_adapters(self) -> None:
         """Undo :meth:`disable_adapters`. The default is the same as before."""
         self._host.adapters.say(disabled=False)
+
+    @property
+    def active_adapter(self) -> str | list[str] | None:
+        """The name of the active adapter, a list of names if there are several, or ``None``."""
+        names = self.active_adapters()
+        return names if len(names) > 1 else names[0] if names else None
 
     def active_adapters(self) -> list[str]:
         """The names of the adapters that are active in this thread, in order."""
@@ -554,7 +680,8 @@ class AdaptedModel(StandIn):
         """Write a composition as an adapter in PEFT's format, in float32.
 
         Writes ``adapter_config.json`` and ``adapter_model.safetensors``. A sum becomes one LoRA
-        that has the members' ranks side by side.
+        that has the members' ranks side by side. The base that it records is the Hub id from which
+        transformers loaded the model, else what all members record, if that is one name.
 
         Args:
             save_directory: The folder.
@@ -635,134 +762,6 @@ class AdaptedModel(StandIn):
             RoutingError: As for :meth:`merge_adapter`.
         """
         return self._host.merging.unload(adapter_names, safe=safe_merge)
-
-    # -- save ------------------------------------------------------------------------------
-
-    def save_adapter(self, save_directory: str | os.PathLike[str], adapter_name: str) -> None:
-        """Write an adapter in PEFT's format; PEFT can load it, and it is a ``source``.
-
-        Writes ``adapter_config.json``, and ``adapter_model.safetensors`` in the adapter's dtype
-        with PEFT's names and the base's fingerprint in its metadata. If the process is killed, the
-        folder has the old files, the new ones, or a mix that loading refuses (AD398).
-
-        Args:
-            save_directory: The folder.
-            adapter_name: The adapter.
-
-        Raises:
-            RoutingError: An unknown name, or merged adapters.
-            AttachError: The adapter cannot be saved, or the folder cannot be written.
-        """
-        from .lifecycle.save_adapter import save_adapter
-
-        save_adapter(self._host, save_directory, adapter_name)
-
-    def save_pretrained(
-        self,
-        save_directory: str | os.PathLike[str],
-        is_main_process: bool = True,
-        state_dict: Mapping[str, torch.Tensor] | None = None,
-    ) -> None:
-        """Write all adapters and ``adapterdock.yaml``; ``adapterdock.load`` loads them again.
-
-        The manifest declares adapters, compositions, rules, the default, and the base by source and
-        fingerprint. A single trained adapter is in the folder itself, the others are in folders
-        with their names. During training, ``model.safetensors`` also has the trained tensors by
-        their live names: ``Trainer`` saves its checkpoints with this method and resumes from that
-        file. What the manifest cannot express gives a warning. While adapters are merged, writes
-        the merged base as a plain model.
-
-        Args:
-            save_directory: The folder.
-            is_main_process: Whether this process writes.
-            state_dict: Tensors by live name to write instead of the model's own.
-
-        Raises:
-            AttachError: An adapter cannot be saved, or the folder cannot be written.
-        """
-        from .lifecycle.save_model import save_pretrained
-
-        if is_main_process:
-            with self._host.adapters.changing():
-                save_pretrained(self._host, save_directory, state_dict)
-
-    def publish(
-        self,
-        adapter_name: str,
-        reference: str,
-        *,
-        registry: str | None = None,
-        base: str | None = None,
-        licence: str | None = None,
-        owner: str | None = None,
-        description: str | None = None,
-        tags: Iterable[str] | None = None,
-        metrics: Mapping[str, float] | None = None,
-        provenance: Mapping[str, Any] | None = None,
-        new_name: bool = False,
-        dry_run: bool = False,
-        sign: str | os.PathLike[str] | None = None,
-        passphrase: str | bytes | None = None,
-        public_key: str | os.PathLike[str] | None = None,
-        offline: bool = False,
-    ) -> Published | None:
-        """Publish an adapter to a registry as one version, for good.
-
-        What is published is what :meth:`save_adapter` writes now, so training is included. It is
-        checked as by :func:`adapterdock.publish`, against the files of the model's base and under
-        the policies of its set-up. The same content again succeeds.
-
-        Args:
-            adapter_name: The adapter.
-            reference: ``REGISTRY/NAME@VERSION``.
-            registry: The URL that ``REGISTRY`` means; by default, what the model's manifest says.
-            base: The base's source; by default that of the model's manifest, else where
-                transformers loaded it from, else what the adapter's config records.
-            licence: Of the adapter. Like the next three, by default what the model's manifest says
-                of an adapter with this name.
-            owner: Who answers questions.
-            description: For people.
-            tags: Words for search.
-            metrics: Finite numbers by name; promotions can require them.
-            provenance: Where it comes from: ``data``, ``code`` (a commit), ``date``, ``parents``.
-            new_name: Whether a new name may be nearly that of another adapter.
-            dry_run: Checks everything, and writes nothing.
-            sign: A private key that signs the entry, as for :func:`adapterdock.publish`; also the
-                next two.
-            passphrase: Of the key's file.
-            public_key: The public key that belongs to it.
-            offline: Use no network.
-
-        Returns:
-            What is published now; ``None`` with ``dry_run`` where nothing is yet.
-
-        Raises:
-            RoutingError: An unknown name, or merged adapters.
-            AttachError: The adapter cannot be saved.
-            UsageError, FitError, IntegrityError, SourceError, PolicyError, StoreError: As for
-                :func:`adapterdock.publish`.
-        """
-        from .lifecycle.publish_adapter import publish_adapter
-
-        return publish_adapter(
-            self._host,
-            adapter_name,
-            reference,
-            registry=registry,
-            base=base,
-            licence=licence,
-            owner=owner,
-            description=description,
-            tags=tags,
-            metrics=metrics,
-            provenance=provenance,
-            new_name=new_name,
-            dry_run=dry_run,
-            sign=sign,
-            passphrase=passphrase,
-            public_key=public_key,
-            offline=offline,
-        )
 
     # -- follow a manifest -----------------------------------------------------------------
 
@@ -857,6 +856,12 @@ class AdaptedModel(StandIn):
             f"active={self.active_weights()}"
             + (f", merged={self.merged_adapters})" if self.merged_adapters else ")")
         )
+
+    def _repr_html_(self) -> str:
+        from .model.notebook import model_html
+
+        base = type(self._base).__name__
+        return model_html(base, self.adapters, self.active_weights(), self.merged_adapters)
 
 
 @functools.cache

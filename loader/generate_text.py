@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,11 +60,17 @@ def _refuse_code_elsewhere(folder: Path, file: ManifestFile) -> None:
         raise AttachError(*found)
 
 
-def encode(tokenizer: Any, prompt: str, *, chat: bool) -> dict[str, torch.Tensor]:
+Prompt = str | Sequence[Mapping[str, str]]
+"""A text, or the messages of a conversation: ``role`` and ``content`` each."""
+
+
+def encode(tokenizer: Any, prompt: Prompt, *, chat: bool) -> dict[str, torch.Tensor]:
     """The prompt as ``input_ids`` and ``attention_mask``, int64 (1, tokens); with the tokenizer's
-    chat template, if ``chat``. Raises :class:`AttachError` for a template that cannot be used."""
+    chat template, if ``chat``. Without one, messages are lines of text. Raises
+    :class:`AttachError` for a template that cannot be used."""
     if chat and getattr(tokenizer, "chat_template", None):
-        messages = [{"role": "user", "content": prompt}]
+        first = {"role": "user", "content": prompt} if isinstance(prompt, str) else None
+        messages = [first] if first else [dict(one) for one in prompt if not isinstance(one, str)]
         check_template(tokenizer.get_chat_template(), messages, tokenizer.special_tokens_map)
         encoded = tokenizer.apply_chat_template(
             messages,
@@ -73,23 +79,43 @@ def encode(tokenizer: Any, prompt: str, *, chat: bool) -> dict[str, torch.Tensor
             return_dict=True,
         )
     else:
-        encoded = tokenizer(prompt, return_tensors="pt")
+        lines = [prompt] if isinstance(prompt, str) else [one["content"] for one in prompt]
+        encoded = tokenizer("\n".join(lines), return_tensors="pt")
     return {k: v for k, v in encoded.items() if k in ("input_ids", "attention_mask")}
+
+
+def fitting(
+    model: AdaptedModel,
+    tokenizer: Any,
+    messages: Sequence[Mapping[str, str]],
+    *,
+    chat: bool,
+    max_new_tokens: int,
+) -> Sequence[Mapping[str, str]]:
+    """The last messages that leave room for an answer, beginning with one of the user."""
+    most = getattr(model.config, "max_position_embeddings", None)
+    while most is not None and len(messages) > 2:
+        tokens = encode(tokenizer, messages, chat=chat)["input_ids"].shape[1]
+        if tokens + max_new_tokens <= most:
+            break
+        messages = messages[2:]
+    return messages
 
 
 def answer(
     model: AdaptedModel,
     tokenizer: Any,
-    prompt: str,
+    prompt: Prompt,
     *,
-    adapter: str | None = None,
+    adapter: str | Mapping[str, float] | None = None,
     max_new_tokens: int = 128,
     temperature: float = 0.0,
     seed: int = 0,
     chat: bool = True,
     write: Callable[[str], None] | None = None,
 ) -> str:
-    """The model's answer to ``prompt`` with ``adapter`` (default: the active adapters).
+    """The model's answer to ``prompt`` with ``adapter``: a name, or names with weights (default:
+    the active adapters).
 
     ``write`` is called with each piece of the answer as soon as it is generated.
     """

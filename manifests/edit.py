@@ -18,7 +18,7 @@ from .reading.document import Document, read_document
 from .reading.nodes import Entry, Map, is_null
 from .reading.scalars import resolve_plain
 
-_BOM = "\ufeff"
+BOM = "\ufeff"
 
 
 def set_mapping(text: str, path: tuple[str, ...], value: Mapping[str, Any]) -> str:
@@ -34,20 +34,21 @@ def set_mapping(text: str, path: tuple[str, ...], value: Mapping[str, Any]) -> s
     """
     if not path:
         raise ValueError("A path needs at least one key")
-    mark, body = (_BOM, text[1:]) if text.startswith(_BOM) else ("", text)
-    before = _read(body)
+    mark, body = (BOM, text[1:]) if text.startswith(BOM) else ("", text)
+    before = read_text(body)
     after = _splice(body, before, path, value)
     wanted = _with(before.data, path, _as_read(value))
     try:
-        exact = _same(_read(after).data, wanted)
+        exact = same(read_text(after).data, wanted)
     except ManifestError:
         exact = False
     if not exact:
-        raise _refused(before, path, "it is shared through an anchor, or written in an unusual way")
+        raise refused(before, path, "it is shared through an anchor, or written in an unusual way")
     return mark + after
 
 
-def _read(text: str) -> Document:
+def read_text(text: str) -> Document:
+    """The document in ``text``. Raises :class:`ManifestError`."""
     return read_document(text.encode("utf-8", errors="surrogatepass"))
 
 
@@ -62,23 +63,24 @@ def _splice(text: str, before: Document, path: tuple[str, ...], value: Mapping[s
         last = not rest
         if isinstance(inner, Map) and inner.entries and not last:
             if entry.alias:
-                raise _refused(
-                    before, path, f"{part!r} is an alias, and would change elsewhere too"
-                )
+                raise refused(before, path, f"{part!r} is an alias, and would change elsewhere too")
             if not inner.flow and not node.flow:
                 step = max(1, (_column(inner) or 0) - (_column(node) or 0)) or step
             node = inner
             continue
         if isinstance(inner, Map) or is_null(inner):
             return _replace(text, node, entry, _nest(rest, value), step)
-        raise _refused(before, path, f"{part!r} is not a mapping")
+        raise refused(before, path, f"{part!r} is not a mapping")
     raise AssertionError("A path has at least one part")
 
 
-def _refused(before: Document, path: tuple[str, ...], why: str) -> ManifestError:
+def refused(
+    before: Document, path: tuple[str, ...], why: str, *, verb: str = "write"
+) -> ManifestError:
+    """The error for a place that cannot be changed without changing something else."""
     dotted = ".".join(path)
     where = before.where(path)
-    return ManifestError(codes.CANNOT_EDIT.finding(f"Cannot write {dotted}: {why}", where))
+    return ManifestError(codes.CANNOT_EDIT.finding(f"Cannot {verb} {dotted}: {why}", where))
 
 
 def _nest(path: tuple[str, ...], value: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -115,8 +117,19 @@ def _insert(text: str, parent: Map, key: str, value: Mapping[str, Any], step: in
         start = text.index("{", parent.spot.start) + 1
         gap = " " if text[start : start + 1] == "#" else ""
         return text[:start] + added + gap + text[start:]
-    lines = _block_lines({key: value}, step)
+    if parent.entries and all(_is_short(text, entry) for entry in parent.entries.values()):
+        lines = [_flow({key: value})[1:-1]]
+    else:
+        lines = _block_lines({key: value}, step)
     return _add_lines(text, _line_end(text, parent.last), lines, _column(parent) or 0)
+
+
+def _is_short(text: str, entry: Entry) -> bool:
+    """Whether it is a mapping in braces on one line: a new neighbour is written like it."""
+    node, spot = entry.value, entry.spot
+    if not (isinstance(node, Map) and node.flow and entry.own):
+        return False
+    return not entry.alias and text[spot.start : spot.end].isprintable()
 
 
 def _replace(text: str, parent: Map, entry: Entry, value: Mapping[str, Any], step: int) -> str:
@@ -204,12 +217,12 @@ def _with(data: Any, path: tuple[str, ...], value: Any) -> Any:
     return data
 
 
-def _same(one: Any, other: Any) -> bool:
+def same(one: Any, other: Any) -> bool:
     """Equal, and of the same type: 1, 1.0 and true are three different values here."""
     if type(one) is not type(other):
         return False
     if isinstance(one, dict):
-        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
     if isinstance(one, list):
-        return len(one) == len(other) and all(map(_same, one, other))
+        return len(one) == len(other) and all(map(same, one, other))
     return bool(one == other or (one != one and other != other))

@@ -12,27 +12,27 @@ import copy
 import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from .language.schema import Manifest
 from .reading.expand import EXPANDABLE, REST
-
-SCHEMA_FILE = Path(__file__).with_name("schema.json")
+from .schema_file import SCHEMA_ADDRESS, SCHEMA_FILE
 
 _VARIABLE: dict[str, Any] = {
     "type": "string",
     "pattern": r"\$",
     "description": "a value with ${NAME} or ${NAME:-default} in it",
 }
-_ORIGINS: list[dict[str, Any]] = [
-    {"required": ["source"], "properties": {"source": {"not": {"type": "null"}}}},
-    {
-        "required": ["config", "trainable"],
-        "properties": {"config": {"type": "object"}, "trainable": {"const": True}},
+_ORIGINS: dict[str, Any] = {
+    "if": {"required": ["config"], "properties": {"config": {"type": "object"}}},
+    "then": {
+        "required": ["trainable"],
+        "properties": {"trainable": {"const": True}, "source": {"type": "null"}},
     },
-]
-"""An adapter has a source, or is created from a config."""
+    "else": {"required": ["source"], "properties": {"source": {"type": "string"}}},
+}
+"""An adapter has a source, or is created from a config. With ``oneOf`` editors would offer
+``null`` for ``source``, and say of an adapter without keys that it matches both."""
 _NOTE: dict[str, Any] = {"description": "kept, never read"}
 _LAYER = "Layer"
 
@@ -49,17 +49,18 @@ def json_schema() -> dict[str, Any]:
     for name, definition in definitions.items():
         _each(definition, _open_notes)
         _each(definition, _free_text)
+        _each(definition, _leave_to_the_description)
         _let_variables(name, definition)
     definitions["Manifest"]["properties"]["extends"] = {
         "type": "string",
         "minLength": 1,
         "description": "the manifest that this one changes; a path relative to this file's folder",
     }
-    definitions["Adapter"]["oneOf"] = _ORIGINS
+    definitions["Adapter"] |= copy.deepcopy(_ORIGINS)
     layers = {f"{name}{_LAYER}": _layer(body) for name, body in definitions.items()}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "adapterdock manifest",
+        "$id": SCHEMA_ADDRESS,
         "if": {"required": ["extends"]},
         "then": {"$ref": f"#/$defs/Manifest{_LAYER}"},
         "else": {"$ref": "#/$defs/Manifest"},
@@ -119,6 +120,17 @@ def _free_text(schema: dict[str, Any]) -> None:
         schema["type"] = ["string", "number", "boolean"]
 
 
+def _leave_to_the_description(schema: dict[str, Any]) -> None:
+    """Leave out what editors would show or insert: a title that is the key once more (for each form
+    of its value), and ``null`` as the value of a key that has no default."""
+    if isinstance(schema.get("title"), str):
+        del schema["title"]
+    if "default" in schema and schema["default"] is None:
+        del schema["default"]
+    if isinstance(schema.get("description"), str):
+        schema["description"] = schema["description"].replace("``", "`")
+
+
 def _let_variables(name: str, definition: dict[str, Any]) -> None:
     """Allow ``${NAME}`` where it is expanded (text without a pattern allows it already)."""
     owner = {"base": "Base", "adapters": "Adapter"}
@@ -137,7 +149,8 @@ def _let_variables(name: str, definition: dict[str, Any]) -> None:
 def _layer(definition: dict[str, Any]) -> dict[str, Any]:
     """The same where everything is optional or null."""
     layer = copy.deepcopy(definition)
-    layer.pop("oneOf", None)
+    for keyword in _ORIGINS:
+        layer.pop(keyword, None)
 
     def loosen(schema: dict[str, Any]) -> None:
         schema.pop("required", None)

@@ -7,9 +7,9 @@ the base's weights, which are not, are in ``NAME.lock.samples``.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, field_validator
@@ -18,7 +18,9 @@ from .bounds import LOCK_BYTES, LOCK_VALUES
 from .findings import lock as codes
 from .findings.catalogue import find_code
 from .findings.errors import LockError, ManifestError
-from .findings.finding import Where
+from .findings.finding import Finding, Where
+from .findings.notebook import frame, table, text
+from .findings.said import clean
 from .language.schema import Digest, Fingerprint, Model, Name
 from .lock_conflict import both_sides, first_conflict
 from .lock_samples import (
@@ -32,10 +34,14 @@ from .lock_samples import (
 )
 from .owner import left_beside, made_beside
 from .reading.bounded_file import read_at_most
+from .reading.complaints import expected_of
 from .reading.conform import conform, shape_of
-from .reading.document import Bounds, read_document
+from .reading.document import Bounds, Document, read_document
+from .reading.nodes import describe, find
 
 LOCK_VERSION = 1
+LOCK_COLUMNS = ("name", "method", "rank", "digest", "source")
+"""What a person is shown of a lock."""
 BOUNDS = Bounds(LOCK_BYTES, LOCK_VALUES)
 """A lock is written by adapterdock, and is many times as large as its manifest."""
 
@@ -45,16 +51,18 @@ class LockedFile(Model):
     similar) until the first pull adds their ``sha256``."""
 
     size: int = Field(ge=0, description="bytes")
-    sha256: Digest | None = None
-    version: str | None = None
+    sha256: Digest | None = Field(default=None, description="of its content")
+    version: str | None = Field(
+        default=None, description="S3's VersionId, an ETag or similar, until there is a sha256"
+    )
 
 
 class LoadedAs(Model):
     """How a base is loaded, if that differs from its own config.json."""
 
     architecture: str | None = Field(default=None, description="class of transformers")
-    num_labels: int | None = None
-    id2label: Mapping[str, str] = Field(default_factory=dict)
+    num_labels: int | None = Field(default=None, description="classes of its head")
+    id2label: Mapping[str, str] = Field(default_factory=dict, description="names of the classes")
     vocab_size: int | None = Field(
         default=None, description="rows that its embeddings are resized to"
     )
@@ -68,20 +76,26 @@ class LockedBase(Model):
     """The base, pinned."""
 
     declared: str = Field(description="source after variables and overrides")
-    options: Digest | None = Field(None, description="of the storage options, if any")
+    options: Digest | None = Field(default=None, description="of the storage options, if any")
     source: str = Field(description="the same, at an immutable revision if its kind has one")
-    revision: str | None = None
-    fetched_from: str | None = Field(
-        None, description="mirror or endpoint that its bytes came from, if not from source"
+    revision: str | None = Field(
+        default=None, description="commit or version of all files together"
     )
-    files: Mapping[str, LockedFile]
-    fingerprint: Fingerprint | None = None
+    fetched_from: str | None = Field(
+        default=None, description="mirror or endpoint that its bytes came from, if not from source"
+    )
+    files: Mapping[str, LockedFile] = Field(description="by their path in the folder")
+    fingerprint: Fingerprint | None = Field(
+        default=None, description="of its architecture, weights and tokenizer"
+    )
     samples: str | None = Field(
-        None,
+        default=None,
         description="sample table of fingerprint.weights; in the file, its digest: the table is in "
         "NAME.lock.samples",
     )
-    loaded_as: LoadedAs | None = None
+    loaded_as: LoadedAs | None = Field(
+        default=None, description="where that differs from its config.json"
+    )
 
 
 NEW_ADAPTER = "begun"
@@ -91,7 +105,7 @@ NEW_ADAPTER = "begun"
 class LockedValue(Model):
     """One numbered file of a registry, which later ones come after."""
 
-    serial: int = Field(ge=1)
+    serial: int = Field(ge=1, description="number of the file")
     sha256: Digest = Field(description="of the file")
 
 
@@ -99,7 +113,7 @@ class LockedEntry(Model):
     """What was published, pinned: where a registry is does not matter, but which one it is."""
 
     id: str = Field(description="of the registry")
-    version: str
+    version: str = Field(description="that was selected")
     entry: Digest = Field(description="of the entry's bytes")
     alias: LockedValue | None = Field(
         default=None, description="value of the alias that was followed"
@@ -114,26 +128,34 @@ class LockedAdapter(Model):
     """One adapter, pinned. A ``mutable`` one is listed and not pinned. A new one (``NEW_ADAPTER``)
     has no files: its digest is that of its config and its ``seed``."""
 
-    declared: str
-    options: Digest | None = None
-    source: str
-    revision: str | None = None
-    fetched_from: str | None = None
-    digest: Digest | None = Field(None, description="of the folder's files in use")
-    seed: int | None = Field(None, description="of a new adapter")
-    files: Mapping[str, LockedFile] = Field(default_factory=dict)
+    declared: str = Field(description="source after variables and overrides")
+    options: Digest | None = Field(default=None, description="of the storage options, if any")
+    source: str = Field(description="the same, at an immutable revision if its kind has one")
+    revision: str | None = Field(
+        default=None, description="commit or version of all files together"
+    )
+    fetched_from: str | None = Field(
+        default=None, description="mirror or endpoint that its bytes came from, if not from source"
+    )
+    digest: Digest | None = Field(default=None, description="of the folder's files in use")
+    seed: int | None = Field(default=None, description="of a new adapter")
+    files: Mapping[str, LockedFile] = Field(
+        default_factory=dict, description="by their path in the folder"
+    )
     registry: LockedEntry | None = Field(default=None, description="of a registry:// source")
-    method: str
-    rank: int
-    targets: tuple[str, ...] = ()
-    mutable: bool = False
+    method: str = Field(description="PEFT's name of it")
+    rank: int = Field(description="the largest that it has; 0 for a method without one")
+    targets: tuple[str, ...] = Field(
+        default=(), description="last names of the modules where it acts"
+    )
+    mutable: bool = Field(default=False, description="whether it is listed and not pinned")
 
 
 class LockedComposition(Model):
     """One composition: the digest is of the method, its options, members and weights."""
 
-    combine: str
-    digest: Digest | None = Field(None, description="missing while a member is mutable")
+    combine: str = Field(description="the way of combining")
+    digest: Digest | None = Field(default=None, description="missing while a member is mutable")
 
 
 class Lock(Model):
@@ -142,16 +164,24 @@ class Lock(Model):
     version: Literal[1] = Field(
         description="of the lock's format; the last line, which shows that the file is complete"
     )
-    generator: str
+    generator: str = Field(description="adapterdock and its version")
     inputs: Digest = Field(description="digest of everything that resolving depends on")
     declared: Mapping[str, str] | None = Field(
-        None, description="inputs that are in no other field, so that a change can be named"
+        default=None, description="inputs that are in no other field, so that a change can be named"
     )
-    overrides: Mapping[str, str] = Field(default_factory=dict)
-    base: LockedBase | None = None
-    adapters: Mapping[Name, LockedAdapter] = Field(default_factory=dict)
-    compositions: Mapping[Name, LockedComposition] = Field(default_factory=dict)
-    accepted: tuple[str, ...] = Field((), description="codes of unchecked findings accepted")
+    overrides: Mapping[str, str] = Field(
+        default_factory=dict, description="what the command line replaced: model, dtype"
+    )
+    base: LockedBase | None = Field(default=None, description="the base model, pinned")
+    adapters: Mapping[Name, LockedAdapter] = Field(
+        default_factory=dict, description="each adapter of the manifest, by its name"
+    )
+    compositions: Mapping[Name, LockedComposition] = Field(
+        default_factory=dict, description="each composition, by its name"
+    )
+    accepted: tuple[str, ...] = Field(
+        default=(), description="codes of unchecked findings accepted"
+    )
 
     @field_validator("accepted")
     @classmethod
@@ -159,6 +189,32 @@ class Lock(Model):
         """Replace ids of earlier releases by today's."""
         codes = ((id, find_code(id)) for id in ids)
         return tuple(dict.fromkeys(id if code is None else code.id for id, code in codes))
+
+    def _repr_html_(self) -> str:
+        cells = [[text(cell) for cell in row] for row in lock_rows(self, _short)]
+        return frame(table(LOCK_COLUMNS, [[f"<code>{row[0]}</code>", *row[1:]] for row in cells]))
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        rows = [LOCK_COLUMNS, *lock_rows(self, _short)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+        printer.text("\n".join(map(clean, lines)))
+
+
+def lock_rows(lock: Lock, shown: Callable[[str | None], str | None]) -> list[tuple[str, ...]]:
+    """The base and each adapter of ``lock``, with their digests as ``shown`` writes them."""
+    rows: list[tuple[str, ...]] = []
+    if lock.base is not None:
+        known = lock.base.fingerprint
+        rows.append(("base", known.architecture or "" if known else "", "", "", lock.base.source))
+    for name, one in lock.adapters.items():
+        digest = shown(one.digest) or "(mutable)"
+        rows.append((name, one.method, str(one.rank), digest, one.source))
+    return rows
+
+
+def _short(digest: str | None) -> str | None:
+    return None if digest is None else digest[:19]
 
 
 def lock_path(manifest: str | os.PathLike[str]) -> Path:
@@ -335,14 +391,26 @@ def _parse(raw: bytes, path: Path) -> Lock:
     except ValidationError as error:
         raise LockError(
             *(
-                codes.LOCK_UNREADABLE.finding(
-                    "Invalid lock: it was edited by hand or cut off",
-                    document.where(tuple(problem["loc"])),
-                    found=problem["msg"],
-                )
-                for problem in error.errors()[:10]
+                _invalid(problem, document)
+                for problem in error.errors(include_url=False, include_input=False)[:10]
             )
         ) from error
+
+
+def _invalid(problem: Mapping[str, Any], document: Document) -> Finding:
+    path: tuple[str | int, ...] = tuple(part for part in problem["loc"] if part != "[key]")
+    node, last = find(document.root, path), str(path[-1])[:100] if path else ""
+    message, kind = "Invalid lock: it was edited by hand or cut off", problem["type"]
+    found = None if node is None else describe(node)
+    if kind == "missing":
+        message, found = f"{message}: missing key {last!r}", None
+    elif kind == "extra_forbidden":
+        message, found = f"{message}: unknown key {last!r}", None
+    elif kind == "value_error":
+        found = f"{found}: {problem.get('ctx', {}).get('error', '')}"
+    return codes.LOCK_UNREADABLE.finding(
+        message, document.where(path), found=found, expected=expected_of(problem)
+    )
 
 
 def render_lock(lock: Lock) -> str:

@@ -110,6 +110,7 @@ def read_manifest(
     environ: Mapping[str, str] | None = None,
     model: str | None = None,
     dtype: str | None = None,
+    content: bytes | None = None,
 ) -> ManifestFile:
     """Read and check a manifest.
 
@@ -118,11 +119,13 @@ def read_manifest(
         environ: Where variables are looked up; ``os.environ`` by default.
         model: Replaces ``base.model``; if relative, relative to the current folder.
         dtype: Replaces ``base.dtype``.
+        content: What is read as the content of the file at ``source``: what it would have after
+            a change.
 
     Raises:
         ManifestError: With everything that is wrong, and its places.
     """
-    layers = _layers(source)
+    layers = _layers(source, content)
     findings = layers.findings
     overrides = {k: v for k, v in (("model", model), ("dtype", dtype)) if v is not None}
     root, notes = set_aside(layers.root, shape_of(Manifest))
@@ -181,23 +184,28 @@ def read_policy(path: str | os.PathLike[str]) -> Policy:
     return policy
 
 
-def _layers(source: str | os.PathLike[str] | Mapping[str, Any]) -> Layers:
+def _layers(
+    source: str | os.PathLike[str] | Mapping[str, Any], content: bytes | None = None
+) -> Layers:
     if isinstance(source, Mapping):
         root = from_python(source)
         assert isinstance(root, Map)
         return layers_in_memory(root, FilePath.cwd())
-    document, findings = _read_file(source)
+    document, findings = _read_file(source, content)
     path = FilePath(os.path.abspath(source))  # noqa: PTH100 - keeps links as they are
     layers = layers_of_file(document, path)
     layers.findings[:0] = findings
     return layers
 
 
-def _read_file(path: str | os.PathLike[str]) -> tuple[Document, list[Finding]]:
+def _read_file(
+    path: str | os.PathLike[str], content: bytes | None = None
+) -> tuple[Document, list[Finding]]:
     """What can be read of a file, and what is wrong. Raises :class:`ManifestError`."""
     name = os.fspath(path)
     try:
-        document, findings = compose(read_at_most(name, MANIFEST_BYTES), name)
+        data = read_at_most(name, MANIFEST_BYTES) if content is None else content
+        document, findings = compose(data, name)
     except (OSError, ValueError) as error:
         said = getattr(error, "strerror", None) or str(error)
         if "\n" in name:

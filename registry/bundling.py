@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..manifests.bounds import MANIFEST_BYTES
 from ..manifests.findings import registry as codes
+from ..manifests.findings import usage as usage_codes
 from ..manifests.findings.errors import AdapterdockError, LockError, UsageError
 from ..manifests.findings.finding import Where
 from ..manifests.lock_samples import render_tables, samples_digest, samples_path
@@ -21,13 +24,13 @@ from .access.access import opening_of
 from .access.published import open_folder
 from .access.published_artifacts import artifacts_of
 from .access.session import Session, session_for
-from .files.disk import guarded
+from .files.disk import guarded, output_path, writing
 from .files.progress import Progress, transfer_shown
 from .locks.inputs import LockEntry
 from .locks.project import lock_of, open_manifest
 from .locks.state import kept, mutable, require_lock
 from .oci.artifact import Artifact
-from .oci.layout import OciLayout, write_layout
+from .oci.layout import CANNOT_WRITE, OciLayout, write_layout
 from .oci.setup_artifact import Content, UnpackableError, pack_files, pack_setup
 from .pull import Pulled, pull_file, require_policy
 from .setup_places import Places, below, places_of
@@ -82,11 +85,12 @@ def bundle(
         What was packed, or with ``dry_run`` would be.
 
     Raises:
-        UsageError: A part of the set-up exists on this machine only, or ``out`` is something else.
+        UsageError: A part of the set-up exists on this machine only, or ``out`` is something else,
+            or cannot be written.
         LockError: The lock is missing, stale or incomplete, or an adapter is mutable.
         PolicyError, SourceError, IntegrityError, StoreError: As :func:`pull`.
     """
-    file, out = open_manifest(Path(manifest)), Path(out)
+    file, out = open_manifest(Path(manifest)), output_path(out)
     session = session_for(file, policy=policy, offline=offline, store=store, progress=progress)
     lock = lock_of(file)
     require_lock(file, lock, frozen=lock is None)
@@ -197,8 +201,10 @@ def check_out(out: Path, own: Iterable[Path]) -> None:
         raise UsageError(
             codes.TARGET_OCCUPIED.finding("The archive would replace a file of the set-up", at)
         )
-    if not os.path.lexists(out):
-        return
+    with writing(out, usage_codes.UNWRITABLE, CANNOT_WRITE):
+        _require_writable(out.absolute().parent)
+        if not os.path.lexists(out):
+            return
     try:
         OciLayout(out).close()
     except AdapterdockError as error:
@@ -209,6 +215,14 @@ def check_out(out: Path, own: Iterable[Path]) -> None:
                 found=error.findings[0].message,
             )
         ) from error
+
+
+def _require_writable(folder: Path) -> None:
+    """Raise :class:`OSError` where no file can be created in ``folder``."""
+    if not stat.S_ISDIR(folder.stat().st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
 def _read(paths: Iterable[Path]) -> dict[Path, bytes]:

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from operator import itemgetter
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -27,7 +25,6 @@ from ..manifests.language.source import OCI, Source
 from ..manifests.lockfile import LockedFile
 from .bill import Bill, Material
 from .files.digests import PREFIX
-from .files.disk import guarded
 
 ROOT = "setup"
 _OURS = "adapterdock"
@@ -172,14 +169,3 @@ def _place(source: Source) -> str | None:
     if source.is_hub:
         return f"https://huggingface.co/{source.location}"
     return str(source) if source.scheme in _WEB else None
-
-
-def write_bill(path: Path, content: bytes) -> None:
-    """Write a bill completely or not at all. Raises :class:`StoreError`."""
-    new = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.tmp")
-    with guarded(path):
-        try:
-            new.write_bytes(content)
-            new.replace(path)
-        finally:
-            new.unlink(missing_ok=True)

@@ -40,7 +40,7 @@ def measured_base(
         UsageError: The source is invalid, or the manifest has no base.
         FitError: The base cannot be read.
     """
-    file = _manifest_of(target)
+    file = manifest_of_base(target)
     declared = file.manifest.base.fingerprint
     if declared is not None and declared.structure and declared.weights:
         return Measured(declared)
@@ -89,7 +89,7 @@ def _is_same(declared: Fingerprint, measured: Measured) -> bool | None:
     return True
 
 
-def _manifest_of(target: str) -> ManifestFile:
+def manifest_of_base(target: str) -> ManifestFile:
     """The manifest that ``target`` names, or one with the base of this source alone."""
     if Path(target).suffix in (".yaml", ".yml"):
         return open_manifest(Path(target))

@@ -80,6 +80,13 @@ def is_relative(sizes: Mapping[str, Size]) -> bool:
     return bool(sizes) and all(size.relative is not None for size in sizes.values())
 
 
+def strength(value: float | None, highest: float, shades: int) -> int:
+    """From 0 (nothing is changed) to ``shades``, that of the highest value."""
+    if value is None or not value or not highest:
+        return 0
+    return max(1, math.ceil(value / highest * shades - 1e-9))
+
+
 def together(sizes: Iterable[Size]) -> Size:
     """The size of several changes as one."""
     found = [*sizes]

@@ -233,11 +233,14 @@ def require_fit(resolution: Resolution, accepted: Collection[str]) -> None:
         raise _refusal(wrong)
 
 
-def check_declared_digests(file: ManifestFile, digests: Mapping[str, str | None]) -> list[Finding]:
-    """Findings where an adapter's folder digest is not the one that the manifest declares."""
+def check_declared_digests(
+    file: ManifestFile, digests: Mapping[str, str | None], names: Iterable[str] | None = None
+) -> list[Finding]:
+    """Findings where an adapter's folder digest is not the one that the manifest declares, for
+    all adapters or those of ``names``."""
     return [
         finding
-        for name in file.manifest.adapters
+        for name in (file.manifest.adapters if names is None else names)
         for finding in _check_declared(file, name, digests.get(name))
     ]
 
@@ -383,7 +386,7 @@ def _lock_adapter(
         if before is not None and same
         else _end_of_road(file, adapter.source, adapter.storage_options, opened.folder),
         digest=digest,
-        files=_locked_files(facts),
+        files=_with_versions(_locked_files(facts), before.files if before and same else {}),
         registry=_locked_entry(opened.folder, before),
     )
 
@@ -409,7 +412,8 @@ def _lock_base(
     base, folder, declared = resolution.base, resolution.base_folder, file.manifest.base
     assert base is not None and folder is not None
     facts = [fetched[f.path].fact if f.path in fetched else f for f in base.files]
-    before, files = (old.base if old else None), _locked_files(facts)
+    before = old.base if old else None
+    files = _with_versions(_locked_files(facts), before.files if before is not None else {})
     same = before is not None and before.files == files and before.source == str(folder.pinned)
     return LockedBase(
         declared=str(declared.model),
@@ -424,6 +428,22 @@ def _lock_base(
         samples=None if measured.samples is None else str(measured.samples),
         loaded_as=base.loaded_as,
     )
+
+
+def _with_versions(
+    files: Mapping[str, LockedFile], before: Mapping[str, LockedFile]
+) -> Mapping[str, LockedFile]:
+    """The files, with the versions that were locked where the same content has none now: it was
+    read from a mirror."""
+    return {
+        path: file.model_copy(update={"version": before[path].version})
+        if file.version is None
+        and file.sha256 is not None
+        and path in before
+        and before[path].sha256 == file.sha256
+        else file
+        for path, file in files.items()
+    }
 
 
 def _end_of_road(

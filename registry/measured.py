@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +15,7 @@ from ..manifests.language.source import Source
 from .checks.check_adapter import check_adapter, plan_on
 from .deltas import Deltas
 from .files.arrays import READABLE, square_sum
-from .files.facts import AdapterFacts, AdapterPlan, BaseFacts, Layout
+from .files.facts import AdapterFacts, AdapterPlan, BaseFacts, FileFact, Layout
 from .files.progress import Progress
 from .heat_map import Size
 from .read_facts import gather_adapter, gather_base
@@ -51,6 +51,14 @@ class Base:
     facts: BaseFacts
     folder: Folder
     limit: int | None = None
+    _norms: dict[str, float] = field(default_factory=dict, repr=False, compare=False)
+
+    def norm(self, name: str, file: str, place: Path) -> float:
+        """The norm of one of its weights, in a file that is at ``place``; read once."""
+        if name not in self._norms:
+            header = self.facts.headers[file]
+            self._norms[name] = math.sqrt(square_sum(place, header, name))
+        return self._norms[name]
 
 
 def deltas_of(
@@ -71,6 +79,20 @@ def deltas_of(
     plan = plan_on(facts, layout) or _plan_alone(facts)
     fetched = fetch(folder, facts.files, store, progress=progress, where=where)
     return Deltas.of(facts, plan, {path: one.path for path, one in fetched.items()})
+
+
+def deltas_here(
+    name: str, folder: Folder, place: Callable[[FileFact], Path | None], layout: Layout | None
+) -> Deltas | None:
+    """The same, where its files are on this machine already, at ``place``; else ``None``."""
+    facts = gather_adapter(name, folder, Where(file=str(folder.source)))
+    places: dict[str, Path] = {}
+    for file in facts.files:
+        here = place(file)
+        if here is None:
+            return None
+        places[file.path] = here
+    return Deltas.of(facts, plan_on(facts, layout) or _plan_alone(facts), places)
 
 
 def measure_deltas(deltas: Deltas, base: Base | None, why: str | None) -> Measured:
@@ -155,7 +177,7 @@ def _weights(
         place = places[file_of[name]]
         if place is None:
             return {}, f"the weights of {base.folder.source} are not on this machine"
-        found[module] = math.sqrt(square_sum(place, base.facts.headers[file_of[name]], name))
+        found[module] = base.norm(name, file_of[name], place)
     return found, None
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..manifests.findings import changing as codes
 from ..manifests.findings.finding import Finding
+from ..manifests.findings.notebook import lines_html
 from ..manifests.language.rules import answering, flatten
 from ..manifests.language.schema import Base, Composition, Rules
 from ..manifests.language.weights import Weight, shown
@@ -86,6 +87,12 @@ class Plan:
 
     def __str__(self) -> str:
         return "\n".join(_lines(self))
+
+    def _repr_html_(self) -> str:
+        return lines_html(_lines(self))
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(str(self))
 
 
 def plan_of(

@@ -110,7 +110,8 @@ def publish(
         progress: Gets what is read.
 
     Returns:
-        What is published now; ``None`` with ``dry_run`` where nothing is yet.
+        What is published now; ``None`` with ``dry_run`` where nothing is yet. Its ``problems`` say
+        what could not be done after that: the journal may be damaged.
 
     Raises:
         UsageError: The reference, the key or something that is said is invalid, or the new name is

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ..manifests.findings import lock as codes
@@ -154,15 +154,17 @@ def pull_pinned(
     resolution: Resolution | None = None,
     *,
     with_base: bool = True,
+    only: Collection[LockEntry] | None = None,
 ) -> Pulled:
     """Fetch and verify what ``lock`` pins for ``file``, whichever lock is beside it now.
 
-    ``locked`` is the lock that was beside it (it is completed where it is ``lock``), and
-    ``resolution`` what ``lock`` was made from, if it was made now. Raises as :func:`pull` does.
+    ``only`` are the entries that are fetched, where not all are. ``locked`` is the lock that was
+    beside it (it is completed where it is ``lock``), and ``resolution`` what ``lock`` was made
+    from, if it was made now. Raises as :func:`pull` does.
     """
     access = replace(session.access, store=session.store).started()
     opened = dict(resolution.adapters) if resolution else {}
-    requests = _requests(file, lock, access, opened, resolution, with_base)
+    requests = _requests(file, lock, access, opened, resolution, with_base, only)
     too_large = [
         finding
         for name, request in requests.items()
@@ -192,7 +194,7 @@ def pull_pinned(
     if unsigned:
         raise PolicyError(*unsigned)
     digests = {n: folder_digest(f.fact for f in files.values()) for n, files in adapters.items()}
-    wrong = check_declared_digests(file, digests)
+    wrong = check_declared_digests(file, digests, None if only is None else digests)
     if wrong:
         raise IntegrityError(*wrong)
     completed = _complete(lock, base)
@@ -210,13 +212,19 @@ def _requests(
     opened: dict[str, Opened],
     resolution: Resolution | None,
     with_base: bool,
+    only: Collection[LockEntry] | None,
 ) -> dict[LockEntry, Request]:
     """The files to fetch, by entry. Folders that are not ``opened`` yet are opened as ``lock`` pins
     them, and added to ``opened``."""
     access = access.under(lock, kept(file, lock))
     requests: dict[LockEntry, Request] = {}
     sources = {name: adapter.source for name, adapter in file.manifest.adapters.items()}
-    names = [name for name, source in sources.items() if source is not None]
+    names = [
+        name
+        for name, source in sources.items()
+        if source is not None and (only is None or name in only)
+    ]
+    with_base = with_base and (only is None or None in only)
 
     def open_it(name: str) -> Opened | AdapterdockError:
         try:

@@ -21,6 +21,7 @@ from .files.adapter import read_adapter, weights_of
 from .files.digests import sha256_bytes
 from .files.facts import AdapterFacts, BaseFacts, FileFact, Header, TensorInfo, TokenizerFacts
 from .files.header import LFS_POINTER, read_header
+from .files.known_headers import KnownHeaders
 from .files.names import (
     ADAPTER_CONFIG,
     ADAPTER_INDEX,
@@ -39,8 +40,11 @@ from .sources.folder import Folder, damaged_hint
 READERS = 8
 
 
-def gather_adapter(name: str, folder: Folder, where: Where) -> AdapterFacts:
-    """The facts of the adapter in ``folder``: its config and its header, nothing more.
+def gather_adapter(
+    name: str, folder: Folder, where: Where, known: KnownHeaders | None = None
+) -> AdapterFacts:
+    """The facts of the adapter in ``folder``: its config and its header, nothing more. A ``known``
+    header is not parsed again.
 
     Raises :class:`SourceError` for a folder without an adapter or with a pickled one, and
     :class:`FitError` for a config or header that cannot be read.
@@ -55,7 +59,7 @@ def gather_adapter(name: str, folder: Folder, where: Where) -> AdapterFacts:
     weights = weights_of(config, files)
     if not weights:
         raise SourceError(_no_adapter(folder, files, where))
-    headers = _read_headers(folder, files, list(weights), where)
+    headers = _read_headers(folder, files, list(weights), where, known)
     reading = read_adapter(config, headers, where)
     beside = [ADAPTER_INDEX] if ADAPTER_WEIGHTS not in weights and ADAPTER_INDEX in files else []
     consumed = (config_file, *(files[path] for path in (*beside, *weights)))
@@ -191,15 +195,23 @@ def reader_of(folder: Folder) -> Callable[[str, int, int], bytes]:
 
 
 def _read_headers(
-    folder: Folder, files: Mapping[str, FileFact], shards: list[str], where: Where
+    folder: Folder,
+    files: Mapping[str, FileFact],
+    shards: list[str],
+    where: Where,
+    known: KnownHeaders | None = None,
 ) -> dict[str, Header]:
     def one(shard: str) -> Header:
-        return read_header(
+        header = read_header(
             lambda start, length: folder.read(shard, start, length),
             files[shard].size,
             where=where,
             file=shard,
+            find=None if known is None else known.find,
         )
+        if known is not None:
+            known.keep(header)
+        return header
 
     if len(shards) == 1:
         return {shards[0]: one(shards[0])}

@@ -26,6 +26,7 @@ from .access.access import (
     open_adapter_folder,
     open_base_folder,
 )
+from .access.shared_reads import base_key, read_once
 from .base.architectures import layout_of
 from .checks.candidate import Ask
 from .checks.check_adapter import check_adapter
@@ -176,9 +177,11 @@ def _attempt(act: Callable[[], T], findings: list[Finding], where: Where) -> T |
     return None
 
 
-def _open_base(
-    file: ManifestFile, access: Access, findings: list[Finding]
-) -> tuple[Folder | None, BaseFacts | None, Mapping[str, bytes]]:
+OpenedBase = tuple[Folder | None, BaseFacts | None, Mapping[str, bytes]]
+"""The base's folder, what is known of it, and the files of its tokenizer by path."""
+
+
+def _open_base(file: ManifestFile, access: Access, findings: list[Finding]) -> OpenedBase:
     base = file.manifest.base
     where = file.where(("base", "model"))
     if base.model is None:
@@ -187,6 +190,22 @@ def _open_base(
     findings.extend(forbidden)
     if forbidden or access.layout is not None:
         return None, None, {}
+
+    read, key = partial(_read_base, file, access), partial(base_key, file, access)
+    noted: list[Finding] = []
+    folder, facts, tokens = read_once(access.bases, key, noted, read, where)
+    if noted and access.bases is not None and base.model.is_local:
+        # a message has the folder as it is spelled in this manifest
+        noted.clear()
+        spelled = (key(), str(base.model))
+        folder, facts, tokens = read_once(access.bases, lambda: spelled, noted, read, where)
+    findings.extend(noted)
+    return folder, None if facts is None else replace(facts, source=base.model), tokens
+
+
+def _read_base(file: ManifestFile, access: Access, findings: list[Finding]) -> OpenedBase:
+    base = file.manifest.base
+    where = file.where(("base", "model"))
     folder = _attempt(lambda: open_base_folder(file, access), findings, where)
     if folder is None:
         return None, None, {}
@@ -220,23 +239,31 @@ def _read_adapter(name: str, file: ManifestFile, access: Access) -> Opened:
     adapter: Adapter = file.manifest.adapters[name]
     if adapter.source is None:
         return Opened(facts=AdapterFacts(name, None, adapter.config or {}, Header({})))
+    findings: list[Finding] = []
+    read = partial(_read_source, name, file, access)
+    opened = read_once(access.adapters, lambda: (name, repr(access.pins.get(name))), findings, read)
+    return replace(opened, findings=tuple(findings))
+
+
+def _read_source(name: str, file: ManifestFile, access: Access, findings: list[Finding]) -> Opened:
+    adapter = file.manifest.adapters[name]
     where = file.where(("adapters", name, "source"))
-    findings = check_place(file, name, access, where)
+    findings.extend(check_place(file, name, access, where))
     if findings:
-        return Opened(findings=tuple(findings))
+        return Opened()
     if adapter.mutable:
         findings.append(lock_codes.LOCK_MUTABLE.finding(f"Adapter {name!r} is mutable", where))
         findings.extend(policy_checks.check_digest(None, access.policies, name, where))
     folder = _attempt(lambda: open_adapter_folder(file, name, access), findings, where)
     if folder is None:
-        return Opened(findings=tuple(findings))
+        return Opened()
     findings.extend(marks_of(file, name, access, folder))
-    facts = _attempt(lambda: gather_adapter(name, folder, where), findings, where)
+    facts = _attempt(lambda: gather_adapter(name, folder, where, access.headers), findings, where)
     if facts is None:
-        return Opened(folder, findings=tuple(findings))
+        return Opened(folder)
     findings.extend(policy_checks.check_size(facts.files, access.policies, name, where))
     findings.extend(check_model_signature(file, name, access, facts.files, folder, complete=False))
-    return Opened(folder, facts, findings=tuple(findings))
+    return Opened(folder, facts)
 
 
 def _check_read(

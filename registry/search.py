@@ -27,11 +27,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Hits:
     """What one registry answers: the best rows, how many there are in all, and how many may
-    fit, but recorded too little of their base. ``problems`` are warnings."""
+    fit, but recorded too little of their base. ``newer`` versions of the registry can only be read
+    by a newer adapterdock, and were not searched. ``problems`` are warnings."""
 
     rows: tuple[ThinRow, ...] = ()
     total: int = 0
     unknown: int = 0
+    newer: int = 0
     problems: tuple[Finding, ...] = ()
 
 
@@ -159,10 +161,10 @@ def _search(
 def _ask(index: SearchIndex, query: Query, base: Measured | None) -> Hits:
     if base is None:
         found = index.search(query)
-        return Hits(found.rows, found.total)
+        return Hits(found.rows, found.total, newer=index.unread)
     from .fits import fitting
 
     verdict = fitting(index.bases(), base)
     found = index.search(query, verdict.fits)
     unknown = index.search(replace(query, limit=0), verdict.unknown).total
-    return Hits(found.rows, found.total, unknown)
+    return Hits(found.rows, found.total, unknown, index.unread)

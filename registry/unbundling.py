@@ -5,20 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..manifests.findings import registry as codes
-from ..manifests.findings.errors import SourceError, StoreError, UsageError
+from ..manifests.findings.errors import SourceError, UsageError
 from ..manifests.findings.finding import Where
-from ..manifests.findings.store import NO_SPACE
+from ..manifests.findings.usage import UNWRITABLE
 from ..manifests.language.source import Source
 from ..manifests.lockfile import Lock, LockedAdapter, LockedBase
 from ..manifests.owner import left_beside, made_beside
 from .access.proofs import keep, kept_storage
 from .catalogue.catalogue import open_catalogue
 from .files.digests import sha256_file
-from .files.disk import guarded, remove, sync_file, sync_folder
+from .files.disk import guarded, output_path, remove, sync_file, sync_folder, writing
 from .files.progress import Progress, transfer_shown
 from .oci.archive_storage import REGISTRY_TYPE, ArchiveStorage
 from .oci.layout import OciLayout
@@ -30,6 +31,7 @@ from .store.store import Store
 
 UNPACKING = "unpacking"
 """In the name of a folder that is being written."""
+_CANNOT = "Cannot write the set-up"
 MOST_TIMES = 100
 """How many times as large as its archive a set-up may be: adapters share tokenizers."""
 
@@ -77,10 +79,10 @@ def unpack(
     Raises:
         SourceError: The archive is damaged, or has no set-up.
         IntegrityError: A content is not what its digest says.
-        UsageError: The folder holds something else.
-        StoreError: The disk refuses.
+        UsageError: The folder holds something else, or cannot be written: the disk is full.
+        StoreError: The archive cannot be read.
     """
-    archive, target = Path(archive), Path(os.path.abspath(folder))  # noqa: PTH100
+    archive, target = Path(archive), Path(os.path.abspath(output_path(folder)))  # noqa: PTH100
     with OciLayout(archive) as layout:
         setup = open_setup(layout, Where(file=str(archive)))
         for left in left_beside(target, UNPACKING):
@@ -92,11 +94,11 @@ def unpack(
         _check_sizes(setup, archive, target)
         new = made_beside(target, UNPACKING)
         try:
-            with guarded(target):
+            with _writing(target):
                 new.mkdir(parents=True)
             for path, descriptor in sorted(setup.files.items()):
-                _write(layout, descriptor, new / path, progress)
-            with guarded(target):
+                _write(layout, descriptor, new / path, target, progress)
+            with _writing(target):
                 new.replace(target)
                 sync_folder(target.parent)
         finally:
@@ -174,14 +176,23 @@ def stored_contents(lock: Lock, *, with_base: bool = True) -> dict[str, tuple[st
     }
 
 
+def _writing(target: Path) -> AbstractContextManager[None]:
+    """Errors of the disk where the user wants the set-up: not those of the cache."""
+    return writing(target, UNWRITABLE, _CANNOT)
+
+
 def _write(
-    layout: OciLayout, descriptor: Descriptor, into: Path, progress: Progress | None
+    layout: OciLayout,
+    descriptor: Descriptor,
+    into: Path,
+    target: Path,
+    progress: Progress | None,
 ) -> None:
-    with guarded(into):
+    with _writing(target):
         into.parent.mkdir(parents=True, exist_ok=True)
     with transfer_shown(progress, descriptor.title or into.name, descriptor.size) as on_bytes:
-        layout.copy(descriptor, into, on_bytes)
-    with guarded(into):
+        layout.copy(descriptor, into, on_bytes, lambda _: _writing(target))
+    with _writing(target):
         sync_file(into)
 
 
@@ -197,12 +208,13 @@ def _check_sizes(setup: Setup, archive: Path, target: Path) -> None:
             Where(file=str(archive)),
         )
     place = next(folder for folder in target.parents if folder.is_dir())
-    with guarded(place):
+    with _writing(target):
         usage = shutil.disk_usage(place)
     if usage.total > 0 and usage.free < total:  # some network mounts report 0 for all
-        raise StoreError(
-            NO_SPACE.finding(
+        raise UsageError(
+            UNWRITABLE.finding(
                 f"Not enough disk space at {place} for the files of the set-up",
+                Where(file=str(target)),
                 found=f"{usage.free:,} bytes free",
                 expected=f"{total:,} bytes",
             )
@@ -210,7 +222,7 @@ def _check_sizes(setup: Setup, archive: Path, target: Path) -> None:
 
 
 def _is_free(folder: Path) -> bool:
-    with guarded(folder):
+    with _writing(folder):
         if not os.path.lexists(folder):
             return True
         if folder.is_symlink() or not folder.is_dir():
@@ -227,7 +239,7 @@ def _require_same(folder: Path, files: Mapping[str, Descriptor]) -> None:
         if path not in there:
             raise _occupied(folder, f"other files, and not {path}")
         here = folder / path
-        with guarded(here):
+        with _writing(folder):
             if here.is_symlink() or sha256_file(here) != files[path].digest:
                 raise _occupied(folder, f"another {path}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ..manifests.findings import lock as codes
 from ..manifests.findings.errors import AdapterdockError
@@ -13,6 +14,7 @@ from ..manifests.lockfile import Lock
 from ..manifests.manifest import ManifestFile
 from .access import policy as policy_checks
 from .access.access import Access, AskLayout, AskPeft, open_adapter_folder, open_base_folder
+from .access.shared_reads import Reads
 from .locks.inputs import new_adapter_digest
 from .locks.project import ManifestSource, lock_of, open_manifest, policies_in_force
 from .locks.state import (
@@ -26,6 +28,10 @@ from .locks.state import (
 )
 from .resolution import Resolution
 from .resolve import check_records, measure, resolve
+from .sources.open import is_offline
+
+if TYPE_CHECKING:
+    from .base.fingerprint import Measured
 
 
 def validate(
@@ -40,6 +46,7 @@ def validate(
     ask: AskLayout | None = None,
     ask_peft: AskPeft | None = None,
     also: Callable[[Resolution], Iterable[Finding]] | None = None,
+    reads: Reads | None = None,
 ) -> Report:
     """Whether every adapter of a manifest fits its base, decided before any download.
 
@@ -47,20 +54,12 @@ def validate(
     the manifest is obeyed, so that the verdict is on what would be loaded; entries that changed
     since are resolved as :func:`lock` would.
 
+    The public function is ``serving.validate``'s, which says what the other arguments are.
+
     Args:
         manifest: The manifest's path, or its data.
-        model: Replaces ``base.model`` in this call; a relative path is from the current folder.
-        dtype: Replaces ``base.dtype`` in this call.
-        policy: A policy file that must allow everything too.
-        accept: Codes (id or name) of unchecked findings to accept, beside those that the lock
-            accepts.
-        frozen: Makes a missing, stale or partial lock an error.
-        offline: Use no network.
-        ask: Returns the modules of an architecture that the committed table does not have. Without
-            it, such a base is unchecked.
-        ask_peft: Returns PEFT's findings on methods that only PEFT knows. Without it, they are
-            unchecked.
         also: Returns more findings on what was read, such as what an engine cannot serve.
+        reads: What manifests that are checked in the same command have read.
 
     Returns:
         The report, with everything that is wrong. Nothing that is wrong raises.
@@ -72,12 +71,13 @@ def validate(
         if frozen:
             require_lock(file, lock, frozen=True)
         accepted = {*(lock.accepted if lock else ()), *_accepted(accept)}
-        access = Access(offline=offline, policies=policies, ask=ask, ask_peft=ask_peft).started()
+        access = Access(offline=offline, policies=policies, ask=ask, ask_peft=ask_peft)
+        access = access.started() if reads is None else reads.share(access, file)
         resolution = resolve_under(file, lock, access)
-        report = _report(resolution, lock, accepted)
+        report = _report(resolution, lock, accepted, access)
         return report if also is None else report.with_findings(also(resolution))
     except AdapterdockError as error:
-        return Report(subject=_subject(manifest), findings=error.findings)
+        return Report(subject=subject_of(manifest), findings=error.findings)
 
 
 def resolve_under(file: ManifestFile, lock: Lock | None, access: Access) -> Resolution:
@@ -85,9 +85,7 @@ def resolve_under(file: ManifestFile, lock: Lock | None, access: Access) -> Reso
     a finding says so. The others are read from the store if they are there."""
     if lock is None:
         return resolve(file, access)
-    from .store.store import Store
-
-    access = replace(access, store=access.store or Store.default())
+    access = _with_store(access)
     resolution = resolve(file, access.under(lock, kept(file, lock)))
     findings = [
         codes.STALE_LOCK_UNUSED.finding(f.message, f.where, found=f.found)
@@ -96,38 +94,51 @@ def resolve_under(file: ManifestFile, lock: Lock | None, access: Access) -> Reso
     return replace(resolution, findings=(*resolution.findings, *findings))
 
 
+def _with_store(access: Access) -> Access:
+    from .store.store import Store
+
+    return replace(access, store=access.store or Store.default())
+
+
 def check_lock(
     manifest: ManifestSource,
     *,
     policy: str | os.PathLike[str] | None = None,
     offline: bool = False,
+    reads: Reads | None = None,
 ) -> Report:
     """``lock --check``: whether there is a lock, and it is complete, current and still true.
 
     It has every finding of :func:`validate`, from the sources and not from the store, and hashes
-    local files that changed. Nothing that is wrong raises.
+    local files that changed. Offline, what was pulled is read from the store. Nothing that is wrong
+    raises.
     """
     try:
         file = open_manifest(manifest)
-        access = Access(offline=offline, policies=policies_in_force(file, policy)).started()
+        access = Access(offline=offline, policies=policies_in_force(file, policy))
+        access = access.started() if reads is None else reads.share(access, file)
         lock = lock_of(file)
         if lock is None:
             missing = codes.LOCK_MISSING.finding("The lock is missing", Where(file=lock_name(file)))
-            return Report(_subject(manifest), (missing,))
+            return Report(subject_of(manifest), (missing,))
         wrong = stale(file, lock) or incomplete(file, lock) or unpinned(file, lock)
         if wrong:
-            return Report(_subject(manifest), tuple(wrong))
+            return Report(subject_of(manifest), tuple(wrong))
+        if offline or is_offline():  # all there is to compare with is what was pulled
+            access = _with_store(access)
         access = access.under(lock, kept(file, lock))
-        report = _report(resolve(file, access), lock, {*lock.accepted})
+        report = _report(resolve(file, access), lock, {*lock.accepted}, access)
         return report.with_findings(() if report.errors else _local_changes(file, lock, access))
     except AdapterdockError as error:
-        return Report(_subject(manifest), error.findings)
+        return Report(subject_of(manifest), error.findings)
 
 
-def _report(resolution: Resolution, lock: Lock | None, accepted: Iterable[str]) -> Report:
+def _report(
+    resolution: Resolution, lock: Lock | None, accepted: Iterable[str], access: Access
+) -> Report:
     report = resolution.report(accepted).with_findings(resolution.file.warnings)
-    more = [*_fingerprint(resolution), *_records(resolution), *_digests(resolution, lock)]
-    return report.with_findings(more)
+    more = [*_fingerprint(resolution, access), *_records(resolution, access)]
+    return report.with_findings([*more, *_digests(resolution, lock)])
 
 
 def _digests(resolution: Resolution, lock: Lock | None) -> list[Finding]:
@@ -145,7 +156,15 @@ def _digests(resolution: Resolution, lock: Lock | None) -> list[Finding]:
     return [f for f in findings if f not in resolution.findings]
 
 
-def _fingerprint(resolution: Resolution) -> Iterable[Finding]:
+def _measure(resolution: Resolution, access: Access, *, weights: bool) -> Measured:
+    """The fingerprint of the base: measured once for all manifests that share what was read."""
+    if access.bases is None or resolution.base is None:
+        return measure(resolution, weights=weights)
+    key = ("measured", id(resolution.base.headers), weights)  # `bases` keeps these headers
+    return access.bases.once(key, lambda: measure(resolution, weights=weights))
+
+
+def _fingerprint(resolution: Resolution, access: Access) -> Iterable[Finding]:
     """The declared fingerprint, compared with the base's files: all levels if they are on this
     machine, otherwise those of config and headers (``lock`` compares the weights)."""
     declared = resolution.file.manifest.base.fingerprint
@@ -155,7 +174,7 @@ def _fingerprint(resolution: Resolution) -> Iterable[Finding]:
 
     try:
         here = resolution.base_is_here
-        measured = measure(resolution, weights=here)
+        measured = _measure(resolution, access, weights=here)
     except AdapterdockError as error:
         return error.findings
     if not here:
@@ -163,7 +182,7 @@ def _fingerprint(resolution: Resolution) -> Iterable[Finding]:
     return compare(declared, measured, resolution.file.where(("base", "fingerprint")))
 
 
-def _records(resolution: Resolution) -> Iterable[Finding]:
+def _records(resolution: Resolution, access: Access) -> Iterable[Finding]:
     """The base that adapters' files record, compared with the base's files: with its weights if
     they are on this machine (``lock`` and loading always compare them)."""
     recorded = any(one.records_base for one in resolution.adapters.values())
@@ -171,7 +190,8 @@ def _records(resolution: Resolution) -> Iterable[Finding]:
         return []
     try:
         here = resolution.base_is_here
-        return check_records(resolution, measure(resolution, weights=here), weights=here)
+        measured = _measure(resolution, access, weights=here)
+        return check_records(resolution, measured, weights=here)
     except AdapterdockError as error:
         return error.findings
 
@@ -188,8 +208,9 @@ def _local_changes(file: ManifestFile, lock: Lock, access: Access) -> Iterable[F
             where = file.where(("adapters", name, "source"))
             requests.append(Request(open_adapter_folder(file, name, access), files, where))
     model = file.manifest.base.model
-    folder = open_base_folder(file, access)
-    if lock.base is not None and folder is not None and model is not None and model.is_local:
+    if lock.base is not None and model is not None and model.is_local:
+        folder = open_base_folder(file, access)
+        assert folder is not None
         files = tuple(facts_of(lock.base.files).values())
         requests.append(Request(folder, files, file.where(("base", "model"))))
     try:
@@ -208,7 +229,8 @@ def _accepted(accept: Iterable[str]) -> frozenset[str]:
     return accepted_codes(codes_given)
 
 
-def _subject(manifest: ManifestSource) -> str:
+def subject_of(manifest: ManifestSource) -> str:
+    """What a report on ``manifest`` is about."""
     if isinstance(manifest, ManifestFile):
         return manifest.file or "<manifest>"
     return str(manifest) if isinstance(manifest, str | os.PathLike) else "<manifest>"

@@ -16,13 +16,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..manifests.findings import serving as codes
 from ..manifests.findings.errors import UsageError
+from ..manifests.language.names import listed
+from ..manifests.reading.complaints import expected_of
 from .app.keys import VARIABLE, read_keys
 from .app.limits import Limits
+from .served.location import absolute
+from .served.log_with import log_with
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from .app.build_app import Settings
+    from .app.settings import Settings
 
 DEPLOYMENT = "adapterdock"
 _QUICK = 5.0
@@ -32,12 +36,13 @@ _QUICK = 5.0
 class Args(BaseModel):
     """The arguments of ``serve run``, as ``key=value``, or ``args`` in a config file of Ray Serve.
 
-    Paths are relative to where ``serve run`` runs; on a cluster every node must have them.
+    Paths are relative to where ``serve run`` runs; on a cluster every node must have them. Every
+    node must reach a URL.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    manifest: str = Field(description="path of the manifest")
+    manifest: str = Field(description="path or URL of the manifest")
     policy: str | None = Field(default=None, description="a policy file that applies too")
     accept: str = Field(default="", description="codes of unchecked findings, with commas")
     frozen: bool = Field(default=False, description="refuse a missing or incomplete lock")
@@ -102,18 +107,26 @@ def read_args(args: Mapping[str, Any]) -> Args:
                 codes.SERVE_ARGUMENT.finding(
                     f"Invalid argument {'.'.join(map(str, one['loc']))!r}",
                     found=one["input"] if one["loc"] and one["type"] != "missing" else None,
-                    expected=one["msg"],
+                    expected=_expected(one),
                 )
                 for one in error.errors()
             )
         ) from error
     return said.model_copy(
         update={
-            "manifest": str(Path(said.manifest).absolute()),
+            "manifest": absolute(said.manifest),
             "policy": None if said.policy is None else str(Path(said.policy).absolute()),
             "guarded": VARIABLE in os.environ,
         }
     )
+
+
+def _expected(error: Mapping[str, Any]) -> str | None:
+    if error["type"] == "missing":
+        return "a value"
+    if error["type"] == "extra_forbidden":
+        return listed(sorted(set(Args.model_fields) - {"guarded"}))
+    return expected_of(error) or str(error["msg"])
 
 
 def replica(args: Args) -> FastAPI:
@@ -124,12 +137,13 @@ def replica(args: Args) -> FastAPI:
     """
     from .app.build_app import build_app
 
+    log_with("ray.serve")
     return build_app(settings_of(args))
 
 
 def settings_of(args: Args) -> Settings:
     """How a replica serves. Raises :class:`UsageError` for missing or invalid API keys."""
-    from .app.build_app import Settings
+    from .app.settings import Settings
 
     keys = read_keys(os.environ.get(VARIABLE))
     if args.guarded and not keys:
@@ -140,7 +154,7 @@ def settings_of(args: Args) -> Settings:
             )
         )
     return Settings(
-        Path(args.manifest),
+        args.manifest,
         keys,
         Limits(
             body_bytes=args.max_body_bytes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from types import ModuleType
 import adapterdock
 import pytest
 from support.plain_words import DIALECT
+from support.table_version import newest_transformers
 
 ROOT = Path(adapterdock.__file__).parent
 PRINT = ROOT / "docs" / "print.py"
@@ -29,6 +31,7 @@ def pages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     return module
 
 
+@newest_transformers  # whose version is in what is shown, and in its digests
 @pytest.mark.slow
 def test_every_page_shows_what_its_code_prints() -> None:
     done = subprocess.run(
@@ -89,13 +92,27 @@ def test_commands_are_run_and_files_are_written(pages: ModuleType) -> None:
     assert "\nold\n" not in shown
 
 
+def test_a_page_sets_variables_and_shows_its_server_by_one_name(
+    pages: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PAGE_PLACE", "")
+    monkeypatch.setattr(pages, "_SHOWN", {"http://127.0.0.1:4711": "https://storage.example"})
+    page = "```console\n$ export PAGE_PLACE=https://storage.example PAGE_OTHER='a b'\nold\n```\n"
+    page += "```python\nimport os\n\nprint(os.environ['PAGE_PLACE'], os.environ['PAGE_OTHER'])\n"
+    shown = pages.printed("p.md", page + "```\n```text\n```\n")
+    assert "old" not in shown
+    assert shown.endswith("```text\nhttps://storage.example a b\n```\n")
+    assert os.environ.pop("PAGE_OTHER") == "a b"
+    assert os.environ["PAGE_PLACE"] == "http://127.0.0.1:4711"
+
+
 @pytest.mark.parametrize(
     ("page", "said"),
     [
         ("```python no-run\nf()\n```\n```text\n1\n```\n", "p.md:1: .* not run has an output"),
         ("```console no-run\n$ f\n1\n```\n", "p.md:1: .* not run has an output"),
         ("```console\nf\n```\n", "p.md:1: a console block begins with a command"),
-        ("```console\n$ touch x\nold\n```\n", "only adapterdock, cat, ls are run"),
+        ("```console\n$ touch x\nold\n```\n", "only adapterdock, cat, ls, export are run"),
         ("a\n```python\nf()\n", "p.md:2: this block is not closed"),
         ("```python\nprint('```')\n```\n```text\n```\n", "fence"),
         ("```python\nprint('error AD990 bug: x')\n```\n```text\n```\n", "is a bug"),
@@ -194,6 +211,13 @@ def test_the_readme_has_at_most_150_lines() -> None:
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_page_is_in_plain_words(page: Path) -> None:
     assert DIALECT.findall(prose(page)) == []
+
+
+def test_the_calls_of_other_libraries_are_those_that_migrate_knows() -> None:
+    """One table: `docs/reference.py` puts it into the page."""
+    from adapterdock.registry.upstream_names import table
+
+    assert table() in (ROOT / "docs" / "reference" / "names.md").read_text()
 
 
 def test_every_name_of_upstream_and_of_ours_is_gone_through() -> None:

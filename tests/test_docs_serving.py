@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import subprocess
@@ -66,10 +67,10 @@ def test_every_setting_of_the_plugin_is_in_the_table() -> None:
         for value in vars(settings).values()
         if isinstance(value, str) and value.startswith("ADAPTERDOCK_")
     }
-    shown = {name.strip("`") for name in table(SERVING / "vllm.md", "variable")}
+    shown = set(re.findall(r"`(\w+)`", " ".join(table(SERVING / "vllm.md", "variable"))))
     assert ours <= shown
-    others = {"ADAPTERDOCK_FOLLOW", "ADAPTERDOCK_POLICY", "ADAPTERDOCK_CACHE"}
-    assert shown == {*ours, *others, "VLLM_PLUGINS"}
+    others = {f"ADAPTERDOCK_{name}" for name in ("FOLLOW", "POLICY", "CACHE", "OFFLINE")}
+    assert shown == {*ours, *others, "HF_HUB_OFFLINE", "VLLM_PLUGINS"}
 
 
 def test_every_argument_of_the_ray_application_is_in_the_table() -> None:
@@ -77,3 +78,47 @@ def test_every_argument_of_the_ray_application_is_in_the_table() -> None:
 
     shown = re.findall(r"`(\w+)`", " ".join(table(SERVING / "ray.md", "argument")))
     assert sorted(shown) == sorted(set(Args.model_fields) - {"guarded"})
+
+
+def starts_of_vllm(source: str) -> list[int]:
+    """The lines that start a vLLM. One in a loop or a parametrised test counts as many."""
+    found: list[int] = []
+    many = (ast.For, ast.While, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+    def walk(node: ast.AST, times: int) -> None:
+        if isinstance(node, many):
+            times = 100
+        if isinstance(node, ast.FunctionDef) and "parametrize" in "".join(
+            map(ast.unparse, node.decorator_list)
+        ):
+            times = 100
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "running.start":
+            found.extend([node.lineno] * times)
+        for child in ast.iter_child_nodes(node):
+            walk(child, times)
+
+    walk(ast.parse(source), 1)
+    return found
+
+
+def test_the_tests_of_vllm_start_it_five_times_at_most() -> None:
+    """Each start takes a minute or more."""
+    source = (ROOT / "tests" / "serving_real" / "test_vllm.py").read_text(encoding="utf-8")
+    assert 1 <= len(starts_of_vllm(source)) <= 5
+    assert "starts vLLM five times" in (ast.get_docstring(ast.parse(source)) or "")
+    # all other ways to start one are in the fixture's class
+    assert source.count("VllmServer(") <= 1
+    loop = "for one in many:\n    running.start(one)"
+    assert len(starts_of_vllm(loop)) > 5
+
+
+def test_the_page_on_fleets_says_why_nothing_is_pushed() -> None:
+    text = " ".join((SERVING / "fleet.md").read_text(encoding="utf-8").split())
+    why = text.partition("## Why nothing is pushed")[2].partition(" ## ")[0]
+    for reason in (
+        "lost when a server restarts",
+        "a server that an autoscaler starts never gets it",
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING",
+        "There is no route that changes a server",
+    ):
+        assert reason in why

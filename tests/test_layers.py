@@ -27,6 +27,7 @@ SUBROOMS: Mapping[str, tuple[str, ...]] = {
         *("compose", "merge", "model", "lifecycle"),
     ),
     "serving": ("targets", "copies", "served", "vllm", "app", "fleet", "export"),
+    "cli": ("pages",),
 }
 """From the bottom upward: each may import those before it. A room's own files come last."""
 

@@ -104,7 +104,7 @@ def test_every_path_of_the_layout_is_in_the_table() -> None:
     assert fields("Files") == paths_of_the_layout()
     functions = {n for n, one in vars(layout).items() if isinstance(one, FunctionType)}
     named = set(re.findall(r"layout\.(\w+)\(", inspect.getsource(sys.modules[__name__])))
-    others = {"adapter_folder", "versions_folder", "versions_in", "is_signature"}
+    others = {"adapter_folder", "versions_folder", "versions_in", "names_in", "is_signature"}
     assert functions - named == others
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from ...manifests.language.weights import Weight
 from ...registry.plan import Held
+from ..base.live_base import LiveBase
 from .factors import Factors, WeightFactors
 from .weights import NO_WEIGHTS, AdapterWeights
 
@@ -88,9 +90,9 @@ class Adapter:
     """Whether its weights are at their sites and on the model's device."""
     nbytes: int = 0
     """The size of its weights there (bytes); computed from the header until they are read."""
-    reload: Callable[[], Built] | None = field(default=None, repr=False)
-    """Reads and builds it (again) from its verified files; ``None`` where these are not known, or
-    its values have changed since."""
+    reload: Callable[[LiveBase], Built] | None = field(default=None, repr=False)
+    """Reads and builds it (again) for its base from its verified files; ``None`` where these are
+    not known, or its values have changed since."""
     away: list[tuple[Tensor, torch.device]] = field(default_factory=list, repr=False)
     """Its tensors that were moved to the CPU, and the devices to which they return."""
     loading: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -112,6 +114,20 @@ class Adapter:
     def tensors(self) -> list[Tensor]:
         """All its parameters and buffers, each once."""
         return self.resident.tensors()
+
+    def copied(self, memo: dict[int, Any]) -> Adapter:
+        """An independent copy for a copied base, whose modules and tensors are in ``memo``, as
+        ``copy.deepcopy`` fills it."""
+        other = replace(
+            self,
+            unfired=set(self.unfired),
+            loading=threading.Lock(),
+            serial=Adapter("").serial,  # no key-value cache of the one is the other's
+        )
+        memo[id(self)] = other
+        other.weights = None if self.weights is None else self.weights.copied(memo)
+        other.away = [(copy.deepcopy(tensor, memo), device) for tensor, device in self.away]
+        return other
 
     def info(self) -> AdapterInfo:
         tensors = self.tensors()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -24,6 +25,11 @@ class SitePart(NamedTuple):
     roles: Mapping[str, nn.Parameter]
     of_input: bool
     layer: nn.Module | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SitePart:
+        """With tensors of its own; the plan and the sizes never change."""
+        roles, layer = copy.deepcopy((self.roles, self.layer), memo)
+        return self._replace(roles=roles, layer=layer)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +54,14 @@ class AdapterWeights:
     """The live name of each tensor in ``adapter_model.safetensors``, by its name there."""
     shared: frozenset[int] = frozenset()
     """The ids of the base's tensors that its replaced modules share."""
+
+    def copied(self, memo: dict[int, Any]) -> AdapterWeights:
+        """An independent copy, as ``copy.deepcopy`` with this ``memo`` makes it."""
+        made = copy.copy(self)
+        for name in ("parameters", "replacements", "replaced", "prompt", "parts", "biases"):
+            vars(made)[name] = copy.deepcopy(vars(self)[name], memo)
+        vars(made)["shared"] = frozenset(id(memo[one]) for one in self.shared if one in memo)
+        return made
 
     def tensors(self) -> list[Tensor]:
         """Every parameter and buffer, each once."""

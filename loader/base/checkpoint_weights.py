@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -66,7 +66,11 @@ class Originals(Mapping[str, torch.Tensor]):
 
     def read(self, disk: str) -> torch.Tensor:
         """A tensor by its name on disk, in the file's dtype; the file does not stay mapped."""
-        return self._on_disk[disk].read()
+        return self.reader(disk)()
+
+    def reader(self, disk: str) -> Callable[[], torch.Tensor]:
+        """A function that reads this tensor, and does not keep the model."""
+        return self._on_disk[disk].read
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._live)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import textwrap
 from collections.abc import Iterator
 from functools import cache
 
@@ -23,14 +24,41 @@ _COMPARED = re.compile(r"==\s*self\.\w+\.weight")
 
 def inputs_of(model: nn.Module) -> frozenset[str]:
     """The ``INPUTS`` that the live model takes, with any values."""
-    taken = taken_by(model.forward)
+    backbone = model._modules.get(str(getattr(model, "base_model_prefix", "")))  # pyright: ignore[reportPrivateUsage]
+    taken = taken_by(type(model), None if backbone is None else type(backbone))
     return taken - {EMBEDS} if any(map(looked_up_again, model.modules())) else taken
 
 
-def taken_by(forward: object) -> frozenset[str]:
-    """The ``INPUTS`` that a forward has parameters for."""
-    assert callable(forward)
-    return INPUTS & inspect.signature(forward).parameters.keys()
+def taken_by(kind: type[nn.Module], backbone: type[nn.Module] | None) -> frozenset[str]:
+    """The ``INPUTS`` that a class takes: its forward has parameters for them, or its ``backbone``
+    has and is called with the other keyword arguments (an encoder with a head)."""
+    own = _parameters_of(kind)
+    if backbone is not None and _passes_on(kind):
+        own |= _parameters_of(backbone)
+    return own
+
+
+def _parameters_of(kind: type[nn.Module]) -> frozenset[str]:
+    return INPUTS & inspect.signature(kind.forward).parameters.keys()
+
+
+@cache
+def _passes_on(kind: type[nn.Module]) -> bool:
+    """Whether the forward calls the backbone with its own ``**kwargs``."""
+    try:
+        text = textwrap.dedent(inspect.getsource(inspect.unwrap(kind.forward)))
+    except (OSError, TypeError):  # made in memory
+        return False
+    prefix = getattr(kind, "base_model_prefix", "")
+    return any(
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == prefix
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id == "self"
+        and any(word.arg is None for word in node.keywords)
+        for node in ast.walk(ast.parse(text))
+    )
 
 
 def looked_up_again(module: nn.Module) -> frozenset[str]:

@@ -164,7 +164,7 @@ class AdapterFiles:
         adapter.digest = header.metadata.get(DIGEST_RECORD, adapter.held.digest)
         if adapter.held.digest is not None and not self.trainable:
             again = replace(self, opened=Opened(), tokenizer=lambda: None)
-            adapter.reload = lambda: again.build(live)[0]
+            adapter.reload = lambda live: again.build(live)[0]
 
     @property
     def _weights(self) -> Mapping[str, Fetched]:

@@ -23,8 +23,8 @@ from ...registry.checks.check_adapter import check_adapter
 from ...registry.checks.loaded_as import uncovered
 from ...registry.checks.new_adapter import NewAdapterFiles, plan_new_adapter
 from ...registry.files.facts import AdapterFacts, AdapterPlan, SitePlan
+from ...registry.locks.changes import declared_as
 from ...registry.locks.inputs import new_adapter_digest
-from ...registry.locks.state import declared_as
 from ...registry.methods.config_file import parse_adapter_config
 from ...registry.plan import Held, declared_dtype
 from ..adapter.adapter import Built

@@ -8,6 +8,7 @@ from ...manifests.findings import fit as fit_codes
 from ...manifests.findings import loader as codes
 from ...registry.checks.prompts import check_base, is_cached
 from ...registry.files.facts import SitePlan
+from ..base.inputs import inputs_of
 from ..methods.prompts.virtual_tokens import embedding_of, unsupported
 from .requirements import Requirements
 
@@ -24,7 +25,9 @@ def require_prompt(required: Requirements, site: SitePlan) -> None:
     if reason is not None:
         required.problem(codes.PROMPT_UNSUPPORTED, reason)
         return
-    required.problems += check_base(site, cast(Any, config).to_dict(), required.where)
+    required.problems += check_base(
+        site, cast(Any, config).to_dict(), inputs_of(required.base), required.where
+    )
     embedding = embedding_of(required.base)
     if required.problems or embedding is None:
         return

@@ -10,7 +10,7 @@ import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -22,6 +22,7 @@ from ...manifests.findings.finding import Finding, Where
 from ...manifests.language.schema import Composition
 from ...manifests.language.weights import ModuleWeights, Written
 from ...manifests.reading.combine import check_fields
+from ...manifests.reading.complaints import expected_of
 from ...registry.files.together import write_together
 from ..base.live_base import LiveBase
 from ..sites.bias import bias_of
@@ -70,10 +71,14 @@ def dependents(recipes: Mapping[str, Composition], changed: Collection[str]) -> 
 
 
 def save_combination(
-    live: LiveBase, folder: str | os.PathLike[str], name: str, combined: Combined
+    live: LiveBase,
+    folder: str | os.PathLike[str],
+    name: str,
+    combined: Combined,
+    base_name: str | None,
 ) -> None:
-    """Write ``combined`` as an adapter that PEFT loads. Raises :class:`AttachError`, and leaves the
-    folder as it was, if that fails."""
+    """Write ``combined`` as an adapter that PEFT loads and that records ``base_name``. Raises
+    :class:`AttachError`, and leaves the folder as it was, if that fails."""
     place = Path(folder)
     where = Where(file=str(place))
     if not combined.sites:
@@ -86,9 +91,7 @@ def save_combination(
         found = ((module, bias_of(modules[module])) for module in layout.modules)
         biases = {module: plain(bias) for module, bias in found if bias is not None}
     combined = completed(combined, layout, biases)
-    config = config_of(
-        combined, layout, class_name=type(live.module).__name__, base_name=live.hub_name
-    )
+    config = config_of(combined, layout, class_name=type(live.module).__name__, base_name=base_name)
     try:
         write_together(place, adapter_bytes(config, on_cpu(tensors_of(combined))))
     except OSError as error:
@@ -99,8 +102,7 @@ def save_combination(
 
 def _bad_value(error: Mapping[str, Any], where: Where) -> Finding:
     field = ".".join(str(part) for part in error["loc"])
-    context = cast("Mapping[str, Any]", error.get("ctx", {}))
-    expected = context.get("expected", error["msg"])
+    expected = expected_of(error) or error["msg"]
     return language_codes.BAD_VALUE.finding(
         f"Invalid value for {field}", where, found=repr(error["input"]), expected=expected
     )
@@ -115,6 +117,7 @@ def weights_of(adapters: Iterable[str], weights: Iterable[float]) -> dict[str, f
             codes.SELECTION_INVALID.finding(
                 f"Expected {len(names)} weights, one for each adapter, and found {len(values)}",
                 found=f"{names}, {values}",
+                hint="Pass as many weights as adapters.",
             )
         )
     twice = sorted({name for name in names if names.count(name) > 1})

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...manifests.findings import changing as codes
+from ...manifests.findings import lock as lock_codes
 from ...manifests.findings.errors import AttachError, FingerprintError
 from ...manifests.findings.finding import Finding, refused
 from ...manifests.language.rules import flatten, is_made
@@ -98,6 +99,9 @@ def apply_plan(host: AdapterHost, plan: Plan) -> None:
     locked = plan.lock if plan.locked else None
     pulled = pull_pinned(file, plan.lock, session, locked, with_base=False)
     _require_unchanged(pulled, plan)
+    if locked is None and lock_of(file) is not None:  # the caller's newer lock pins it
+        notes = (note for note in pulled.notes if note.code != lock_codes.NO_LOCK.id)
+        pulled = replace(pulled, notes=tuple(notes))
     if old is not None:
         pulled = replace(pulled, base=old.pulled.base)
     with host.adapters.changing():

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
-import weakref
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -25,13 +23,12 @@ from ...registry.sources.in_memory import InMemoryFolder
 from ...registry.store.store import Store
 from ..build.from_files import AdapterFiles
 from ..build.in_memory import files_in
-from ..model.deployment import Deployment, InMemory
+from ..model.deployment import Deployment, InMemory, close_with
 from ..model.host import AdapterHost
 from ..weights.dtypes import DTYPES
 from .add_adapter import attach_new_adapter
 from .attach_files import attach_files
 from .choose import define
-from .pulled_base import close_here
 
 log = logging.getLogger("adapterdock")
 
@@ -153,4 +150,4 @@ def hold_files(host: AdapterHost, pulled: Pulled, store: Store) -> None:
     with ExitStack() as stack:
         files = [one.fact.sha256 for found in pulled.adapters.values() for one in found.values()]
         stack.enter_context(store.hold(digest for digest in files if digest))
-        weakref.finalize(host.adapters, close_here, os.getpid(), stack.pop_all().close)
+        close_with(host.adapters, stack)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
-import weakref
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -29,6 +27,7 @@ from ..base.float32 import keep_float32
 from ..base.load_base import load_base, offloads_to_disk
 from ..base.resized import check_rows
 from ..base.streamed_load import give_back
+from ..model.deployment import close_with
 
 log = logging.getLogger("adapterdock")
 
@@ -92,14 +91,8 @@ def load_pulled_base(pulled: Pulled, store: Store) -> tuple[nn.Module, Path, lis
             where = file.where(("base", "float32_modules"))
             keep_float32(base, declared.float32_modules, Originals(base, folder, where), where)
             give_back()
-        weakref.finalize(base, close_here, os.getpid(), stack.pop_all().close)
+        close_with(base, stack)
     return base, folder, notes
-
-
-def close_here(process: int, close: Callable[[], None]) -> None:
-    """Call ``close`` in ``process`` only: a forked child must not remove its parent's files."""
-    if os.getpid() == process:
-        close()
 
 
 def require(findings: Iterable[Finding], accepted: Collection[str]) -> None:

@@ -17,6 +17,7 @@ from ...manifests.findings import usage as usage_codes
 from ...manifests.findings.errors import AdapterdockError, AttachError, UsageError
 from ...manifests.lock_samples import samples_path
 from ...manifests.lockfile import lock_path
+from ...registry.files.disk import FileMark, file_mark
 from ...registry.locks.project import open_manifest
 from ...registry.plan import Plan
 from ..model.deployment import InMemory
@@ -32,7 +33,7 @@ SETTLE = 0.2
 _LONGEST = 32
 """The longest wait before another try after an error, in intervals."""
 
-Marks = Mapping[Path, tuple[int, ...] | None]
+Marks = Mapping[Path, FileMark]
 
 
 def watch(
@@ -185,7 +186,7 @@ class Watch(AbstractContextManager["Watch"]):
         lock = lock_path(self.path)
         paths = [self.path, lock, samples_path(lock), *self._files]
         paths += [Path(policy)] if policy else []
-        return {path: _mark(path) for path in paths}
+        return {path: file_mark(path) for path in paths}
 
     def _follow(self, marks: Marks) -> bool:
         """Plan and apply; ``False`` if the model is gone."""
@@ -197,7 +198,7 @@ class Watch(AbstractContextManager["Watch"]):
             file = open_manifest(self.path, **overrides_of(host))
             self._files = file.files
             plan = plan_change(host, file, **self._options)
-            if any(_mark(path) != mark for path, mark in marks.items()):
+            if any(file_mark(path) != mark for path, mark in marks.items()):
                 return True  # it was read while being written: the next check sees it
             if plan:
                 apply_plan(host, plan)
@@ -212,6 +213,8 @@ class Watch(AbstractContextManager["Watch"]):
             message = f"{type(error).__name__}: {error}"
             self._failed(AttachError(codes.WATCH_BROKE_OFF.finding(message)), error)
             return True
+        if self.last_error is not None:
+            log.warning("%s: the model follows it again", self.path)
         self.last_error = None
         if plan:
             self._call(self._on_change, plan)
@@ -231,12 +234,3 @@ class Watch(AbstractContextManager["Watch"]):
                 callback(argument)
         except Exception:
             log.exception("%s: a callback of watch raised an error", self.path)
-
-
-def _mark(path: Path) -> tuple[int, ...] | None:
-    """Changes when the file does; ``None`` for a missing file."""
-    try:
-        found = path.stat()
-    except (OSError, ValueError):
-        return None
-    return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

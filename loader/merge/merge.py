@@ -6,6 +6,7 @@ which is quick. Unmerging puts the old data back: never a subtraction, which dri
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,14 +23,20 @@ from ..adapter.adapter import Terms
 from ..base.checkpoint_weights import Originals
 from ..base.modules import ModuleMap
 from .fold import PLAIN, Fold, folds, is_finite
-from .untie import ties_of, untie, untied_groups
+from .untie import Untied, ties_of, untie, untied_groups
 
 Restore = Callable[[], Tensor]
 """Gives a tensor of the base as it was before the merge."""
 
 
-def _from_memory(tensor: Tensor) -> Restore:
-    return lambda: tensor
+@dataclass(frozen=True)
+class _Kept:
+    """A tensor that is kept in memory."""
+
+    tensor: Tensor
+
+    def __call__(self) -> Tensor:
+        return self.tensor
 
 
 def _from_files(originals: Originals, name: str, tensor: Tensor) -> Restore:
@@ -37,7 +44,7 @@ def _from_files(originals: Originals, name: str, tensor: Tensor) -> Restore:
     place = originals.place(name)
     if place is None:
         raise AttachError(codes.MERGE_REREAD.finding(f"{name} is not in the base's files"))
-    dtype, digest = tensor.dtype, _digest(tensor)
+    dtype, digest, read = tensor.dtype, _digest(tensor), originals.reader(place)
 
     def failed(why: str) -> AttachError:
         message = f"Cannot restore {name} from the base's files"
@@ -45,7 +52,7 @@ def _from_files(originals: Originals, name: str, tensor: Tensor) -> Restore:
 
     def restore() -> Tensor:
         try:
-            found = originals.read(place).to(dtype)
+            found = read().to(dtype)
         except Exception as error:
             raise failed(f"{type(error).__name__}: {error}") from error
         if _digest(found) != digest:
@@ -74,7 +81,7 @@ class Merge:
     old: dict[str, Restore] = field(default_factory=dict)
     _new: dict[str, Tensor] = field(default_factory=dict)
     _groups: list[tuple[str, ...]] = field(default_factory=list)
-    _tie: Callable[[], None] | None = None
+    _tie: Untied | None = None
 
     @property
     def weights(self) -> Mapping[str, Weight]:
@@ -118,7 +125,7 @@ class Merge:
                     problems.append(codes.MERGE_NOT_FINITE.finding(name, where))
                 data = tensor.data
                 made.old[name] = (
-                    _from_memory(data) if originals is None else _from_files(originals, name, data)
+                    _Kept(data) if originals is None else _from_files(originals, name, data)
                 )
         except AdapterdockError:
             raise
@@ -173,6 +180,16 @@ class Merge:
             self._new, self._tie = new, tie
 
         return put_back
+
+    def copied(self, terms: Terms, memo: dict[int, Any]) -> Merge:
+        """The same merge of ``terms`` in a copied base, whose modules and tensors are in ``memo``;
+        weights that are read again are so for both."""
+        old = {
+            name: _Kept(one.tensor.clone()) if isinstance(one, _Kept) else one
+            for name, one in self.old.items()
+        }
+        base, tie = memo[id(self.base)], copy.deepcopy(self._tie, memo)
+        return Merge(terms, base, self.modules, old, {}, list(self._groups), tie)
 
     def forget(self) -> None:
         """Mark the adapters as not merged (or as merged for good, and gone)."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Collection, Container, Mapping
+from collections.abc import Collection, Container, Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 from torch import nn
@@ -106,27 +107,45 @@ def _with_parts(config: Any) -> list[Any]:
     return [config, *(one for part in inner for one in _with_parts(part))]
 
 
-def ties_of(model: nn.Module) -> Callable[[], None]:
-    """A function that gives the model's config and its list of tied weights their values of now."""
+@dataclass
+class Ties:
+    """What a model's config and its list of tied weights said; calling it says so again."""
+
+    model: nn.Module
+    flags: list[tuple[Any, bool]]
+    keys: Any
+
+    def __call__(self) -> None:
+        for one, flag in self.flags:
+            setattr(one, FLAG, flag)
+        if self.keys is not None:
+            cast(Any, self.model).all_tied_weights_keys = self.keys
+
+
+@dataclass
+class Untied:
+    """The parameters that modules shared; calling it ties them again."""
+
+    before: list[tuple[nn.Module, str, nn.Parameter]]
+    ties: Ties
+
+    def __call__(self) -> None:
+        for module, leaf, shared in self.before:
+            module._parameters[leaf] = shared  # pyright: ignore[reportPrivateUsage]
+        self.ties()
+
+
+def ties_of(model: nn.Module) -> Ties:
+    """What the model's config and its list of tied weights say now."""
     config = getattr(model, "config", None)
     parts = [] if config is None else [one for one in _with_parts(config) if hasattr(one, FLAG)]
     flags = [(one, getattr(one, FLAG)) for one in parts]
-    keys = getattr(model, "all_tied_weights_keys", None)
-
-    def put_back() -> None:
-        for one, flag in flags:
-            setattr(one, FLAG, flag)
-        if keys is not None:
-            cast(Any, model).all_tied_weights_keys = keys
-
-    return put_back
+    return Ties(model, flags, getattr(model, "all_tied_weights_keys", None))
 
 
-def untie(
-    model: nn.Module, groups: Collection[tuple[str, ...]], changed: Container[str]
-) -> Callable[[], None]:
-    """Give every member of the groups but the first a parameter of its own, and return a function
-    that ties the very parameters of now again. Members that are not ``changed`` have the shared
+def untie(model: nn.Module, groups: Collection[tuple[str, ...]], changed: Container[str]) -> Untied:
+    """Give every member of the groups but the first a parameter of its own, and return what ties
+    the very parameters of now again. Members that are not ``changed`` have the shared
     values, the second of them a copy: a save leaves out tensors that share memory."""
     ties = ties_of(model)
     before: list[tuple[nn.Module, str, nn.Parameter]] = []
@@ -150,10 +169,4 @@ def untie(
         apart = {name for group in groups for name in group}
         pairs = cast("dict[str, str]", keys).items()
         cast(Any, model).all_tied_weights_keys = {k: v for k, v in pairs if k not in apart}
-
-    def tie() -> None:
-        for module, leaf, shared in before:
-            module._parameters[leaf] = shared  # pyright: ignore[reportPrivateUsage]
-        ties()
-
-    return tie
+    return Untied(before, ties)

@@ -21,7 +21,7 @@ class BlockFactors:
 
     def __init__(self, blocks: LinearFactors, cut: Mapping[str, int]) -> None:
         self.blocks = blocks
-        self.cut = cut
+        self.cut = dict(cut)
 
     def add(self, module: nn.Module, x: Tensor, base: Tensor, out: Tensor, weight: float) -> Tensor:
         return self._in_full().add(module, x, base, out, weight)

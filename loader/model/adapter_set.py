@@ -111,7 +111,9 @@ class AdapterSet:
             )
         here = (*self.by_name, *self.state.compositions)
         if name in here:
-            return codes.NAME_TAKEN.finding(f"{name!r} is already attached", where, found=name)
+            hint = _TAKEN_BY_COMPOSITION if name in self.state.compositions else None
+            message = f"{name!r} is already attached"
+            return codes.NAME_TAKEN.finding(message, where, found=name, hint=hint)
         other = same_but_for_case(name, here)
         if other is None:
             return None
@@ -245,10 +247,9 @@ class AdapterSet:
             before = self.state
             gone = [self.known(name) for name in dict.fromkeys(names)]
             if used := [
-                codes.ADAPTER_IN_USE.finding(f"The composition {composition!r} uses {name!r}")
-                for name in names
-                for composition, weights in before.compositions.items()
-                if name in weights
+                _in_use(name, users)
+                for name in dict.fromkeys(names)
+                if (users := [one for one, of in before.compositions.items() if name in of])
             ]:
                 raise RoutingError(*used)
             before.check_unmerged("Cannot delete adapters", names)
@@ -328,13 +329,31 @@ class AdapterSet:
             raise
 
 
-def unknown(kind: str, name: str, known: Collection[str]) -> RoutingError:
+def unknown(
+    kind: str, name: str, known: Collection[str], *, of: str = "", hint: str | None = None
+) -> RoutingError:
     """The error for a name that is not one of ``known``."""
     return RoutingError(
         codes.ADAPTER_UNKNOWN.finding(
-            f"Unknown {kind} {name!r}",
+            f"Unknown {kind} {name!r}{of}",
             found=name,
             expected=", ".join(known) or "none is attached",
-            hint=did_you_mean(name, known),
+            hint=did_you_mean(name, known) or hint,
         )
+    )
+
+
+_TAKEN_BY_COMPOSITION = (
+    "Choose another name. To change the composition of this name, use `set_adapter_weights`, or "
+    "delete it first with `delete_composition`."
+)
+
+
+def _in_use(name: str, compositions: Sequence[str]) -> Finding:
+    """The finding for an adapter that cannot be deleted yet."""
+    plural = len(compositions) > 1
+    names = ", ".join(map(repr, compositions))
+    return codes.ADAPTER_IN_USE.finding(
+        f"The composition{'s' if plural else ''} {names} use{'' if plural else 's'} {name!r}",
+        hint=f"Delete {'them' if plural else 'it'} first with `delete_composition`.",
     )

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ...manifests.findings import loader as codes
+from ...manifests.findings import training
 from ...manifests.findings.errors import RoutingError
 from ..adapter.warning import never_fired, warn
 from ..methods.prompts.virtual_tokens import prompt_of
@@ -49,6 +50,7 @@ class Calls:
         self._base = adapters.live.module
         self._attachments = adapters.attachments
         self._owner = adapters.attachments.owner
+        self._noted_training = False
 
     def forward(
         self,
@@ -65,6 +67,7 @@ class Calls:
             gradients = torch.is_grad_enabled() and bool(routing.terms)
             if gradients and self._base.training:
                 carry(self._checkpointable)
+                self._note_training()
             return self._enter(routing, self._base, args, kwargs, gradients)
 
         routing, out = self._with(lambda: self._choice.resolve(adapter, adapter_names), enter)
@@ -231,6 +234,22 @@ class Calls:
 
         while (step := self._with(lambda: routing, enter)[1]) is not end:
             yield step
+
+    def _note_training(self) -> None:
+        """Warn once that the base would be trained under adapters that are not trainable."""
+        if self._noted_training or self._attachments.trains_adapters:
+            return
+        if torch.compiler.is_compiling():
+            return
+        trained = sum(p.numel() for p in self._base.parameters() if p.requires_grad)
+        if trained:
+            self._noted_training = True
+            warn(
+                training.BASE_TRAINED.finding(
+                    "No adapter is trainable, so training changes the base",
+                    found=f"{trained:,} parameters of the base have gradients",
+                )
+            )
 
     @cached_property
     def _view(self) -> nn.Module:

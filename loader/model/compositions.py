@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
+from ...manifests.findings import loader as codes
 from ...manifests.findings.errors import RoutingError
 from ...manifests.findings.finding import Where
 from ...manifests.language.schema import Composition
 from ...manifests.language.weights import Weight, Written
+from ...registry.checks.recorded_base import recorded_name
 from ..adapter.adapter import Built
 from ..build.build_adapter import build_adapter
 from ..compose.combined import combine_members
@@ -53,16 +55,19 @@ class Compositions:
         with self._set.changing():
             if problem := self._set.name_problem(name, where):
                 raise RoutingError(problem)
+            _require_mapping(name, of)
             recipe = recipe_of(combine, of, options, where)
             self._define(name, recipe, of, replace=False, where=where)
 
     def reweigh(self, name: str, weights: Mapping[str, Written]) -> None:
         """Change some weights of a composition; all or nothing."""
         with self._set.changing():
-            recipe = self._recipe(name)
+            recipe = self._recipe(name, "For this call or as the default, select {name: weight}.")
+            _require_mapping(name, weights)
             old = self._set.state.compositions[name]
             if others := [member for member in weights if member not in old]:
-                raise unknown(f"member of {name!r}", others[0], old)
+                hint = "Use one of the composition's members."
+                raise unknown("member", others[0], old, of=f" of {name!r}", hint=hint)
             self._define(name, recipe, {**old, **weights}, replace=True, where=_NOWHERE)
 
     def _define(
@@ -106,24 +111,51 @@ class Compositions:
         """Write a composition as an adapter."""
         live = self._set.live
         with self._set.changing():
-            recipe, weights = self._recipe(name), self._set.state.compositions[name]
+            recipe = self._recipe(name, "Save an adapter with `save_adapter(folder, name)`.")
+            weights = self._set.state.compositions[name]
             with self._members_of(weights) as members:
                 combined = combine_members(recipe, weights, members)
-        save_combination(live, folder, name, combined)
+            base = live.hub_name or self._recorded_base(weights)
+        save_combination(live, folder, name, combined, base)
+
+    def _recorded_base(self, members: Iterable[str]) -> str | None:
+        """What all members record as their base; ``None`` where they differ."""
+        recipes, adapters = self._set.state.recipes, self._set.by_name
+        names = {
+            self._recorded_base(recipes[member].of)
+            if member in recipes
+            else recorded_name(adapters[member].config)
+            for member in members
+        }
+        return names.pop() if len(names) == 1 else None
 
     def delete(self, name: str) -> None:
         """Delete a composition and its own adapter; its members stay."""
         with self._set.changing():
-            if self._recipe(name).combine != "sum":
+            if (
+                self._recipe(name, "Delete an adapter with `delete_adapter(name)`.").combine
+                != "sum"
+            ):
                 self._set.delete([name])
                 return
             with self._set.lock:
                 self._set.state = self._set.state.without_compositions([name])
 
-    def _recipe(self, name: str) -> Composition:
+    def _recipe(self, name: str, of_an_adapter: str) -> Composition:
+        """The recipe; the hint ``of_an_adapter`` where an adapter has this name."""
         recipes = self._set.state.recipes
         if name not in recipes:
-            raise unknown("composition", name, recipes)
+            if name in self._set.by_name:
+                raise RoutingError(
+                    codes.ADAPTER_UNKNOWN.finding(
+                        f"{name!r} is an adapter, not a composition",
+                        found=name,
+                        expected=", ".join(recipes) or "a composition; there are none",
+                        hint=of_an_adapter,
+                    )
+                )
+            hint = "Use the name of a composition, as `model.compositions` lists them."
+            raise unknown("composition", name, recipes, hint=hint)
         return recipes[name]
 
     # -- compositions as adapters --------------------------------------------------------------
@@ -191,3 +223,13 @@ class Compositions:
 
     def _present(self, names: Iterable[str]) -> AbstractContextManager[None]:
         return self._choice.present(self._set.by_name[name] for name in names)
+
+
+def _require_mapping(name: str, weights: object) -> None:
+    if not isinstance(weights, Mapping):
+        raise RoutingError(
+            codes.SELECTION_INVALID.finding(
+                f"Invalid weights of {name!r}: a {type(weights).__name__}",
+                hint="Pass {adapter: weight}.",
+            )
+        )

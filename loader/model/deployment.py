@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import weakref
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,3 +47,23 @@ class Deployment:
     def base_declaration(self) -> tuple[ManifestFile, Lock]:
         """The manifest and lock that declare the base, or the current ones."""
         return self.base_from or (self.file, self.pulled.lock)
+
+    def keep_files(self, owner: object) -> None:
+        """Keep the files of the base and the adapters in the store as long as ``owner`` lives."""
+        with ExitStack() as stack:
+            found = (self.pulled.base, *self.pulled.adapters.values())
+            digests = [file.fact.sha256 for files in found for file in files.values()]
+            stack.enter_context(self.session.store.hold(one for one in digests if one))
+            close_with(owner, stack)
+
+
+def close_with(owner: object, stack: ExitStack) -> None:
+    """Close ``stack`` when ``owner`` is gone, in this process only: a forked child must not remove
+    its parent's files."""
+    weakref.finalize(owner, close_here, os.getpid(), stack.pop_all().close)
+
+
+def close_here(process: int, close: Callable[[], None]) -> None:
+    """Call ``close`` in ``process`` only."""
+    if os.getpid() == process:
+        close()

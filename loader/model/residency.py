@@ -138,6 +138,12 @@ class Residency:
 
         return restore
 
+    def copy_of(self, other: Residency, adapters: Mapping[Adapter, Adapter]) -> None:
+        """Take over the budget of ``other`` and the order of its adapters, here ``adapters``."""
+        self.budget = other.budget
+        here = ((adapters.get(adapter), size) for adapter, size in other._here.items())
+        self._here = OrderedDict((mine, size) for mine, size in here if mine is not None)
+
     def _left(self, adapter: Adapter) -> None:
         self._here.pop(adapter, None)
 
@@ -167,7 +173,7 @@ class Residency:
                 built = None
             else:
                 assert adapter.reload is not None
-                built = adapter.reload()
+                built = adapter.reload(self._live)
         with self._attachments.lock:
             try:
                 if built is not None:

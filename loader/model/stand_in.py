@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import types
 from collections.abc import Callable, Mapping
@@ -13,7 +14,9 @@ from ...manifests.findings import loader as codes
 from ...manifests.findings.code import Code
 from ...manifests.findings.errors import AttachError
 from ...manifests.language.names import did_you_mean
+from ...registry.upstream_names import instead
 from . import state_dict as adapter_state
+from .copied import copied_base, copy_adapters
 from .host import AdapterHost
 from .parameter_tree import ROOT
 
@@ -24,10 +27,9 @@ _ON_BASE = "To change the base alone, call it on `model.base_model` before you a
 _BASE_ONLY: Mapping[str, str] = {
     "enable_peft_hotswap": "Use `load_adapter(source, name, hotswap=True)`: it takes any rank, and "
     "does not compile again after `model.compile(max_rank=...)`.",
-    "get_adapter_state_dict": "Use `model.state_dict()` for the adapters' tensors, or "
+    "get_adapter_state_dict": "Use `adapterdock.get_peft_model_state_dict(model, name)`, or "
     "`model.save_adapter(folder, name)` to write one adapter.",
     "init_weights": _ON_BASE,
-    "push_to_hub": "Write a folder with `model.save_pretrained(folder)`, and upload it.",
     "resize_token_embeddings": _ON_BASE,
     "set_input_embeddings": _ON_BASE,
     "set_output_embeddings": _ON_BASE,
@@ -36,12 +38,18 @@ _BASE_ONLY: Mapping[str, str] = {
 to do instead."""
 
 
+_OF_PEFT = ("peft_config", "active_peft_config")
+_NEEDS_PEFT = "It needs PEFT: install `adapterdock[peft]`, or use `model.adapters`"
+_NAMED = ("_modules", "_parameters", "_buffers")
+"""A module's dictionaries by name, of which the wrapper has some entries of its own."""
+
+
 class StandIn(nn.Module):
     """A module that can be used like a base, which is its child ``base_model``.
 
     Attributes that it lacks are the base's (they are also set there), and the base's methods run
-    with the active adapters. Its state dict has the adapters, not the base. It cannot be copied,
-    pickled or replicated.
+    with the active adapters. Its state dict has the adapters, not the base. ``copy.deepcopy`` makes
+    an independent copy of base and adapters; it cannot be pickled or replicated.
     """
 
     _base: nn.Module
@@ -136,7 +144,10 @@ class StandIn(nn.Module):
             return value
 
     def _misspelt(self, name: str, error: AttributeError) -> AttributeError:
-        """The base's error, with the most similar public name."""
+        """The base's error, with what to use in place of a name of PEFT's, or the most similar
+        public name."""
+        if (ours := _NEEDS_PEFT if name in _OF_PEFT else instead(name)) is not None:
+            return AttributeError(f"{error}. {ours}")
         public = {known for known in dir(self) if not known.startswith("_")}
         hint = None if name in public else did_you_mean(name, public)
         return error if hint is None else AttributeError(f"{error}. {hint}")
@@ -168,11 +179,27 @@ class StandIn(nn.Module):
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *dir(self._base)})
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> NoReturn:
-        raise refusal(codes.COPY_REFUSED, "An adapted model cannot be deep-copied")
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        adapters = self._host.adapters
+        with adapters.changing(), adapters.lock:  # new calls wait
+            made = object.__new__(type(self))
+            memo[id(self)] = made
+            StandIn.__init__(made, copied_base(self._host, memo))
+            copy_adapters(made._host, self._host, memo)
+            for name, value in vars(self).items():
+                if name in _NAMED:
+                    known = vars(made)[name]
+                    known |= {n: copy.deepcopy(v, memo) for n, v in value.items() if n not in known}
+                elif name not in ("_base", "_host"):
+                    vars(made)[name] = copy.deepcopy(value, memo)
+            return made
+
+    def __copy__(self) -> NoReturn:
+        message = "A shallow copy of an adapted model would share its adapters"
+        raise refusal(codes.COPY_REFUSED, message, "Use `copy.deepcopy(model)`.")
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
-        raise refusal(codes.COPY_REFUSED, "An adapted model cannot be copied or pickled")
+        raise refusal(codes.COPY_REFUSED, "An adapted model cannot be pickled")
 
     def _replicate_for_data_parallel(self) -> NoReturn:
         raise refusal(codes.COPY_REFUSED, "DataParallel cannot replicate an adapted model")

@@ -22,6 +22,8 @@ Selection = str | Sequence[str] | Mapping[str, Written] | None
 number, or globs of modules to numbers), or ``None`` (as PEFT's ``"__base__"``) for the base
 alone."""
 
+_WEIGHT = "Pass a finite number."
+
 Rules = Callable[[Mapping[str, float]], Iterable[Finding]]
 """The rules that a set of weighted adapters breaks; called once for each set before it is first
 active. A weight by module counts as 1; a composition that became an adapter counts as its
@@ -194,16 +196,17 @@ def _weight(name: str, weight: object) -> Weight:
     if isinstance(weight, Mapping):
         globs = cast("Mapping[object, object]", weight)
         if not globs or not all(isinstance(glob, str) for glob in globs):
-            raise _invalid(f"Invalid weight of {name!r}: {dict(globs)}")
+            hint = "Pass a finite number, or {glob of modules: number}."
+            raise _invalid(f"Invalid weight of {name!r}: {dict(globs)}", hint)
         return ModuleWeights.of({str(g): _number(name, number) for g, number in globs.items()})
     return _number(name, weight)
 
 
 def _number(name: str, weight: object) -> float:
     if isinstance(weight, bool) or not isinstance(weight, (int, float)):
-        raise _invalid(f"Invalid weight of {name!r}: a {type(weight).__name__}")
+        raise _invalid(f"Invalid weight of {name!r}: a {type(weight).__name__}", _WEIGHT)
     if not math.isfinite(weight):
-        raise _invalid(f"Invalid weight of {name!r}: {weight}")
+        raise _invalid(f"Invalid weight of {name!r}: {weight}", _WEIGHT)
     return float(weight)
 
 
@@ -283,8 +286,8 @@ def _inside(outer: Adapter, inner: Adapter) -> str | None:
     return next(iter(inner.reweighed & outer.replaced), None) or next(lost, None)
 
 
-def _invalid(message: str) -> RoutingError:
-    return RoutingError(codes.SELECTION_INVALID.finding(message))
+def _invalid(message: str, hint: str | None = None) -> RoutingError:
+    return RoutingError(codes.SELECTION_INVALID.finding(message, hint=hint))
 
 
 def conflicts(terms: Iterable[tuple[Adapter, Weight]], merged: Merged | None) -> list[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,7 +22,10 @@ def check_attachable(base: Any) -> None:
     problems: list[Finding] = []
     if not isinstance(base, nn.Module):
         message = f"A {type(base).__name__} is not an nn.Module"
-        raise AttachError(codes.MODEL_WRAPPED.finding(message, found=base))
+        hint = "Load the base first, such as with AutoModelForCausalLM.from_pretrained."
+        if isinstance(base, str | os.PathLike):
+            hint += " Or call `adapterdock.load` with a manifest, which loads it too."
+        raise AttachError(codes.MODEL_WRAPPED.finding(message, found=base, hint=hint))
     if hasattr(base, "peft_config") or getattr(base, "_hf_peft_config_loaded", False):
         problems.append(codes.MODEL_WRAPPED.finding("The model contains PEFT adapters"))
     elif any(type(m).__module__.startswith("peft.") for m in base.modules()):
@@ -29,7 +33,13 @@ def check_attachable(base: Any) -> None:
     if intercepted(base, RootGuard):
         gc.collect()  # an unreachable wrapper releases its base
     if intercepted(base, RootGuard):
-        problems.append(codes.MODEL_WRAPPED.finding("Another AdaptedModel uses this base"))
+        problems.append(
+            codes.MODEL_WRAPPED.finding(
+                "Another AdaptedModel uses this base",
+                hint="Add the adapter to that model with `load_adapter` or `add_adapter`, or take "
+                "the base back with its `detach()`.",
+            )
+        )
     if problems:
         raise AttachError(*problems)
     check_not_compiled(base, base.modules())

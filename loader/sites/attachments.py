@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
@@ -51,6 +52,11 @@ class Attachments:
         self.prompts: set[Adapter] = set()
         self._guard = RootGuard(owner, base)
         self._frozen: list[nn.Parameter] | None = None
+
+    @property
+    def trains_adapters(self) -> bool:
+        """Whether an adapter is trainable, so that the base's parameters have no gradients."""
+        return self._frozen is not None
 
     @property
     def natural_forward(self) -> Callable[..., Any]:
@@ -215,6 +221,31 @@ class Attachments:
         with self.lock:
             sites = self.replaced.items()
             return {name: site.factors[adapter] for name, site in sites if adapter in site.factors}
+
+    def weights_of(self, adapter: Adapter) -> dict[str, tuple[WeightFactors, ...]]:
+        """What the adapter adds to parameters, by module."""
+        with self.lock:
+            sites = self.weights.items()
+            return {name: site.factors[adapter] for name, site in sites if adapter in site.factors}
+
+    def copy_of(
+        self,
+        other: Attachments,
+        adapters: Mapping[Adapter, Adapter],
+        modules: Mapping[str, nn.Module],
+        memo: dict[int, Any],
+    ) -> None:
+        """Take over what ``other`` has on the base that this one's base is a copy of. ``adapters``
+        are the copies of its adapters, and ``memo`` is ``copy.deepcopy``'s."""
+        if other._frozen is not None:
+            self._frozen = [memo[id(parameter)] for parameter in other._frozen]
+        for adapter, mine in adapters.items():
+            if adapter.weights is not None:
+                outputs = copy.deepcopy(other.factors_of(adapter), memo)
+                replacements = copy.deepcopy(other.replacements_of(adapter), memo)
+                weights = copy.deepcopy(other.weights_of(adapter), memo)
+                self.put(mine, outputs, replacements, weights, modules)
+            self.adapters[mine.name] = mine
 
     def vacate(self, adapter: Adapter) -> None:
         """Remove the adapter from its sites, and the sites that are then empty."""

@@ -42,6 +42,7 @@ class CompiledBase:
         options: Mapping[str, Any],
     ) -> None:
         self.rank = rank
+        self.options = options
         self.lock = threading.RLock()
         self._sites = dict(sites)
         self._slots: dict[str, Slot] = {}

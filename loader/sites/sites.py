@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from types import MethodType
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -300,6 +301,19 @@ def refuse_lost_routing(name: str) -> None:
                 )
             )
         frame = frame.f_back
+
+
+def unadapted(module: nn.Module) -> None:
+    """Remove what copying an adapted module has left in the copy: hooks without effect, and the
+    class's own forward on the instance."""
+    hooks = module._forward_hooks  # pyright: ignore[reportPrivateUsage]
+    for key in [key for key, hook in hooks.items() if hook is _inert]:
+        del hooks[key]
+        module._forward_hooks_with_kwargs.pop(key, None)  # pyright: ignore[reportPrivateUsage]
+    forward = module.__dict__.get("forward")
+    bound = isinstance(forward, MethodType) and forward.__self__ is module
+    if bound and getattr(forward, "__func__", None) is type(module).forward:
+        del module.__dict__["forward"]
 
 
 def _inert(*_: Any) -> None:

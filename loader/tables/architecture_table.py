@@ -9,9 +9,9 @@ for the installed transformers:
   layers of one kind share) and ``tie`` (see :func:`tie_states`), ``needs`` (modules that depend on
   a sub-config), ``members`` (of lists whose members are not of one kind), ``output`` (PEFT's
   ``all-linear`` leaves it out), ``ignored`` (names in a checkpoint that the class drops), ``lists``
-  (of modules, which are not called themselves), ``lacks`` (the :data:`INPUTS` that its forward does
-  not take), ``ids`` (embeddings for which it recovers the ids from ``inputs_embeds``) and
-  ``unsure`` (see :data:`UNSURE`);
+  (of modules, which are not called themselves), ``lacks`` (the :data:`INPUTS` that neither it nor
+  its backbone through it takes), ``decodes`` (it takes ``decoder_input_ids``), ``ids`` (embeddings
+  for which it recovers the ids from ``inputs_embeds``) and ``unsure`` (see :data:`UNSURE`);
 - ``auto``: which class an auto class builds for a model type, for sub-models that may vary and for
   the heads of tasks.
 """
@@ -27,9 +27,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import transformers
+from torch import nn
 from transformers import conversion_mapping, core_model_loading
 
-from ...registry.files.facts import INPUTS
+from ...registry.files.facts import DECODED, INPUTS
 from ..base.empty_model import build
 from ..base.inputs import taken_by
 from .architecture_survey import (
@@ -94,13 +95,22 @@ def rows_of(seen: Mapping[str, Seen]) -> dict[str, dict[str, Any]]:
         out["members"] = _members(row)
         out["lists"] = sorted({".".join(path) for one in every for path in one.lists})
         out["ids"] = sorted({".".join(path) for one in every for path in one.ids})
-        out["lacks"] = sorted(INPUTS - taken_by(cls.forward))
+        taken = taken_by(cls, _backbone(row, seen))
+        out["lacks"] = sorted(INPUTS - {DECODED} - taken)
+        out["decodes"] = DECODED in taken
         out["unsure"] = name in UNSURE
         out["output"] = row.output
         out["ignored"] = sorted(cls._keys_to_ignore_on_load_unexpected or ())
         said = {key: value for key, value in out.items() if value}
         rows[name] = {"type": row.config.model_type, "modules": tree, **said}
     return _complete(rows)
+
+
+def _backbone(row: Seen, seen: Mapping[str, Seen]) -> type[nn.Module] | None:
+    """The model that a head has inside it, by transformers' ``base_model_prefix``."""
+    path = (cast(Any, row.cls).base_model_prefix,)
+    names = {one.slots[path][0] for one in (*row.own, *row.inner) if path in one.slots}
+    return seen[names.pop()].cls if len(names) == 1 else None
 
 
 def _complete(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

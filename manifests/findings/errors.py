@@ -34,6 +34,11 @@ class AdapterdockError(Exception):
     def __reduce__(self) -> tuple[type[AdapterdockError], tuple[Finding, ...]]:
         return (type(self), self.findings)
 
+    def _render_traceback_(self) -> list[str]:
+        from .in_ipython import traceback_lines
+
+        return traceback_lines(self)
+
 
 class UsageError(AdapterdockError):
     """Invalid arguments of a call or a command (exit status 2 on the command line)."""

@@ -8,6 +8,8 @@ from enum import Enum
 from typing import Any
 
 REPORT_SCHEMA = "adapterdock.report/1"
+_PIN = "--upgrade NAME"
+"""What hints say of a pin: where a finding is at an adapter or at the base, its name is put in."""
 
 
 class Severity(str, Enum):
@@ -61,6 +63,17 @@ class Where:
                 text += f".{part}" if text else part
         return text
 
+    @property
+    def pinned(self) -> str | None:
+        """The adapter that this is in, or ``base``, as ``lock --upgrade`` names it."""
+        match self.path:
+            case ("adapters", str(name), *_):
+                return name
+            case ("base", *_):
+                return "base"
+            case _:
+                return None
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -74,7 +87,7 @@ class Finding:
         where: The place of it.
         found: What is there.
         expected: What should be there.
-        hint: What to do.
+        hint: What to do. In `--upgrade NAME` the name is that of the adapter that ``where`` is in.
     """
 
     code: str
@@ -85,6 +98,11 @@ class Finding:
     found: str | None = None
     expected: str | None = None
     hint: str | None = None
+
+    def __post_init__(self) -> None:
+        name = self.where.pinned
+        if name is not None and self.hint is not None and _PIN in self.hint:
+            object.__setattr__(self, "hint", self.hint.replace(_PIN, f"--upgrade {name}"))
 
     def __str__(self) -> str:
         more = {
@@ -128,6 +146,19 @@ class Report:
     findings: tuple[Finding, ...] = ()
     accepted: frozenset[str] = frozenset()
     adapters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        from .said import as_text, report_rows
+
+        return as_text(report_rows(self))
+
+    def _repr_html_(self) -> str:
+        from .notebook import report_html
+
+        return report_html(self)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(str(self))
 
     @property
     def errors(self) -> tuple[Finding, ...]:

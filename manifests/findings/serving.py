@@ -1,4 +1,4 @@
-"""Codes AD943 to AD988: serving, engines, exports."""
+"""Codes AD943 to AD989: serving, engines, exports."""
 
 from __future__ import annotations
 
@@ -51,3 +51,4 @@ EXPORT_NEEDS = Code("AD985", "export-needs-package")
 EXPORT_UNWRITTEN = Code("AD986", "export-not-written")
 EXPORT_BUSY = Code("AD987", "export-busy")
 EXPORT_COMPOSITION = Code("AD988", "export-composition")
+EXPORT_OF_ANOTHER = Code("AD989", "export-of-another-manifest")

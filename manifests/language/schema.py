@@ -280,13 +280,15 @@ class Policy(Model):
 class Manifest(Model):
     """A complete manifest."""
 
-    version: Literal[1] = Field(description="of the language")
+    version: Literal[1] = Field(description="version of the language")
     name: Name | None = Field(default=None, description="for people")
     description: str | None = Field(default=None, description="for people")
     base: Base = Field(
         default_factory=lambda: Base(), description="the model that the adapters are for"
     )
-    adapters: Mapping[Name, Adapter] = Field(default_factory=FrozenDict, description="by name")
+    adapters: Mapping[Name, Adapter] = Field(
+        default_factory=FrozenDict, description="the adapters, by name"
+    )
     registries: Mapping[Name, Source] = Field(
         default_factory=FrozenDict, description="name: URL of a registry"
     )

@@ -31,6 +31,7 @@ from .published_sources import (
     registry_parts,
 )
 from .source_syntax import SourceSyntaxError, check_inside, check_seen, decode
+from .web_pages import HUB_HOSTS, page_meant
 
 __all__ = ["ARCHIVE", "HUB", "LOCAL", "OCI", "REGISTRY", "Source", "SourceSyntaxError"]
 
@@ -243,7 +244,8 @@ def _parse_local(text: str) -> Source:
         raise SourceSyntaxError("'~user' is not supported: write the full path")
     if slip := _HALF_SCHEME.match(text):
         scheme, rest = slip.groups()
-        raise SourceSyntaxError(f"did you mean {scheme}://{rest}?")
+        raise SourceSyntaxError(f"did you mean {scheme}://{rest}?", f"{scheme}://{rest}")
+    _refuse_page(text)
     raise SourceSyntaxError(
         f"{text!r} could be a folder or a Hub repository: write ./{text} or hf://{text}"
     )
@@ -270,6 +272,8 @@ def _parse_url(scheme: str, rest: str) -> Source:
         raise SourceSyntaxError("write a local folder as ./relative/path or /absolute/path")
     if "\\" in rest:
         raise SourceSyntaxError("use forward slashes")
+    if scheme in _WEB:
+        _refuse_page(rest)
     user, at, host = authority.rpartition("@")
     if at and (":" in user or scheme in _WEB):
         raise SourceSyntaxError(
@@ -296,6 +300,19 @@ def _parse_url(scheme: str, rest: str) -> Source:
     return Source(scheme, rest)
 
 
+def _refuse_page(address: str) -> None:
+    """Raise :class:`SourceSyntaxError` for the address of a page in a browser."""
+    meant = page_meant(address)
+    if meant is None:
+        return
+    what, instead = meant
+    try:
+        instead = str(Source.parse(instead))
+    except SourceSyntaxError:
+        instead = "hf://org/name"
+    raise SourceSyntaxError(f"this is {what}: write {instead}", instead)
+
+
 def _bad_port(scheme: str, host: str) -> bool:
     try:
         parts = urlsplit(f"{scheme}://{host}")
@@ -306,6 +323,9 @@ def _bad_port(scheme: str, host: str) -> bool:
 
 def _parse_hub(rest: str) -> Source:
     rest = rest.removeprefix("models/").rstrip("/")
+    address = re.sub(r"\Ahttps?://?", "", rest)
+    if address.partition("/")[0].lower() in HUB_HOSTS:
+        _refuse_page(address)
     kind = rest.partition("/")[0]
     if kind in _HUB_KINDS and "/" in rest:
         raise SourceSyntaxError(f"hf://{kind}/... is not a model repository")

@@ -12,7 +12,15 @@ _UNSEEN = re.compile(
 
 
 class SourceSyntaxError(ValueError):
-    """Invalid source; the message says why and what to write instead."""
+    """Invalid source; the message says why and what to write instead.
+
+    Attributes:
+        instead: The source to write, where it is clear.
+    """
+
+    def __init__(self, message: str, instead: str | None = None) -> None:
+        super().__init__(message)
+        self.instead: str | None = instead
 
 
 def check_seen(text: str) -> None:

@@ -101,7 +101,7 @@ def _registry(subject: Subject, source: Source, path: Path) -> Iterator[Finding]
     """A manifest that names registries names all that it uses; one that names none uses those
     that the user has configured, which are looked up where the source is opened."""
     registry = source.location.partition("/")[0]
-    known = [*subject.manifest.registries, *subject.gaps.registries]
+    known = list(dict.fromkeys([*subject.manifest.registries, *subject.gaps.registries]))
     if source.is_registry and known and registry not in known:
         yield codes.UNKNOWN_REGISTRY.finding(
             f"Unknown registry {registry!r}",

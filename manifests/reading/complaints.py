@@ -19,7 +19,7 @@ from ..language.schema import (
     URL_PREFIX_PATTERN,
 )
 from .conform import Shape, shape_at
-from .nodes import Locate, Map, Node, Path, describe, find
+from .nodes import Items, Locate, Map, Node, Path, Scalar, describe, find
 from .secrets import is_secret_name, redact
 
 MAX_EXPLAINED = 1000
@@ -27,13 +27,24 @@ MAX_EXPLAINED = 1000
 
 M = TypeVar("M", bound=BaseModel)
 
+_SIZES = {
+    "too_short": ("min_length", "at least", "entry", "entries"),
+    "too_long": ("max_length", "at most", "entry", "entries"),
+    "string_too_short": ("min_length", "at least", "character", "characters"),
+    "string_too_long": ("max_length", "at most", "character", "characters"),
+}
 _KINDS = {
     "string_type": "text",
     "int_type": "a whole number",
     "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
     "float_type": "a number",
+    "float_parsing": "a number",
     "bool_type": "true or false",
+    "bool_parsing": "true or false",
     "tuple_type": "a list",
+    "list_type": "a list",
+    "none_required": "null",
     "mapping_type": "a mapping",
     "dict_type": "a mapping",
     "model_type": "a mapping",
@@ -73,6 +84,48 @@ def explain_invalid(
         node = find(root, problem.path)
         findings.append(_finding(problem, where, node, root, shape))
     return findings
+
+
+def first_problem(error: ValidationError, whole: str) -> str:
+    """The first problem in plain words, with its place: ``threshold must be at least 1``.
+
+    For JSON that was validated without a tree of its places. ``whole`` names all of it."""
+    one = error.errors(include_url=False, include_input=False)[0]
+    kind, path = one["type"], tuple(part for part in one["loc"] if part != "[key]")
+    if kind in ("missing", "extra_forbidden") and path:
+        owner = _cut(Where(path=path[:-1]).dotted) or whole
+        word = "missing" if kind == "missing" else "unknown"
+        return f"{word} key {_cut(str(path[-1]))!r} in {owner}"
+    place = _cut(Where(path=path).dotted) or whole
+    if kind == "value_error":
+        return f"{place}: {one.get('ctx', {}).get('error', one['msg'])}"
+    expected = expected_of(one)
+    verb = "have" if kind in _SIZES else "be"
+    return f"{place}: {one['msg']}" if expected is None else f"{place} must {verb} {expected}"
+
+
+def expected_of(error: Mapping[str, Any]) -> str | None:
+    """What one of pydantic's errors expects, in plain words; ``None`` for a kind without."""
+    kind, context = error["type"], error.get("ctx", {})
+    if kind in _KINDS:
+        return _KINDS[kind]
+    if kind in _BOUNDS:
+        key, said = _BOUNDS[kind]
+        return said.format(context.get(key))
+    if kind == "string_pattern_mismatch":
+        pattern = str(context.get("pattern"))
+        return _PATTERNS.get(pattern, f"text like {pattern}")
+    if kind == "literal_error":
+        return str(context.get("expected"))
+    if kind in _SIZES:
+        key, said, one, more = _SIZES[kind]
+        count = context.get(key)
+        return f"{said} {count} {one if count == 1 else more}"
+    return "a finite number" if kind == "finite_number" else None
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 120 else f"{text[:117]}..."
 
 
 def salvage(model: type[M], data: Any, error: ValidationError, root: Map) -> M | None:
@@ -168,7 +221,7 @@ def _finding(
             where,
             found=found,
             expected=wanted,
-            hint=_type_hint(node, found, wanted),
+            hint=_type_hint(path, node, found, wanted, shape),
         )
     telling = next(error for error in problem.errors if error["type"] not in _KINDS)
     if telling["type"] == "literal_error":
@@ -176,13 +229,41 @@ def _finding(
     return _bad_value(telling, where, found)
 
 
-def _type_hint(node: Node | None, found: str | None, wanted: str) -> str | None:
+def _type_hint(
+    path: Path, node: Node | None, found: str | None, wanted: str, shape: Shape
+) -> str | None:
+    if wanted == "a mapping" and isinstance(node, Scalar | Items) and path:
+        keys = listed(shape_at(shape, path).fields, 6)
+        meant = _as_mapping(path, node)
+        if meant is None:
+            return keys and f"Write its keys below it: {keys}."
+        return f"Write a mapping: {path[-1]}: {meant}."
     if found is not None and found.startswith('"') and wanted not in ("text", "a mapping"):
         return "Remove the quotes." if "list" not in wanted else f"Write it as a list: [{found}]."
     if wanted == "a list" and found is not None and not isinstance(node, Map):
         return f"Write it as a list: [{found}]."
     if wanted == "true or false":
         return "Only true and false are booleans; yes, no, on and off are text."
+    return None
+
+
+def _as_mapping(path: Path, node: Scalar | Items) -> str | None:
+    """The value as the mapping that it was probably meant to be."""
+    value = node.shown if isinstance(node, Scalar) and not node.is_null else "./folder"
+    if path == ("base",):
+        return f"{{model: {value}}}"
+    if path == ("registries",):
+        return f"{{team: {value}}}"
+    if path == ("adapters",):
+        return f"{{tone: {{source: {value}}}}}"
+    if len(path) == 2 and path[0] == "adapters":
+        return f"{{source: {value}}}"
+    if len(path) == 2 and path[0] == "compositions":
+        return "{of: {NAME: 1.0}}, with the names of adapters"
+    if len(path) == 3 and path[0] == "compositions" and path[2] == "of":
+        nodes = node.items if isinstance(node, Items) else (node,)
+        names = [n.shown for n in nodes if isinstance(n, Scalar) and not n.is_null]
+        return f"{{{', '.join(f'{name}: 1.0' for name in names or ['NAME'])}}}"
     return None
 
 
@@ -211,18 +292,16 @@ def _bad_value(error: Mapping[str, Any], where: Where, found: str | None) -> Fin
         pattern = str(context.get("pattern"))
         if pattern == NAME_PATTERN:
             return _bad_name((found or "").strip('"'), where, found)
-        return _value(path, where, found, _PATTERNS.get(pattern, f"text like {pattern}"))
-    if kind in _BOUNDS:
-        key, said = _BOUNDS[kind]
-        return _value(path, where, found, said.format(context.get(key)))
-    if kind == "too_short":
-        return _value(path, where, found, f"at least {context.get('min_length')} entries")
-    if kind == "finite_number":
-        return _value(path, where, found, "a finite number")
     if kind == "value_error":
-        said = str(context.get("error", error["msg"]))
-        return codes.BAD_SOURCE.finding(f"Invalid source in {path}: {said}", where, found=found)
-    return _value(path, where, found, str(error["msg"]))
+        said = context.get("error", error["msg"])
+        instead = getattr(said, "instead", None)
+        return codes.BAD_SOURCE.finding(
+            f"Invalid source in {path}: {said}",
+            where,
+            found=found,
+            hint=None if instead is None else f"Write {instead}.",
+        )
+    return _value(path, where, found, expected_of(error) or str(error["msg"]))
 
 
 def _value(path: str, where: Where, found: str | None, expected: str) -> Finding:

@@ -16,7 +16,7 @@ from ..language.schema import Manifest
 from .nodes import Locate, Map, Path, find
 
 MAX_HINTS = 100
-"""Unknown names for which the nearest known one is looked up."""
+"""Unknown names that are compared with every known one: more would take too long."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,10 @@ class Subject:
         if name in self.names:
             return []
         hint = next(self._hints, None) is not None
-        return [unknown_adapter(name, self.names, self.locate(path, key=key), hint)]
+        known = self.names
+        if hint:
+            known = [one for one in known if path[:2] != ("compositions", one)]
+        return [unknown_adapter(name, known, self.locate(path, key=key), hint)]
 
     def repeated(self, names: Iterable[str], path: Path) -> Iterator[Finding]:
         """Entries that are more than once in a list."""

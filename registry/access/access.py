@@ -14,6 +14,8 @@ from ...manifests.language.source import Source
 from ...manifests.lockfile import Lock, LockedAdapter, LockedBase
 from ...manifests.manifest import ManifestFile
 from ..files.facts import AdapterFacts, AdapterPlan, BaseFacts, FileFact, Layout
+from ..files.known_headers import KnownHeaders
+from ..files.once import Once
 from ..locks.inputs import LockEntry
 from ..locks.state import facts_of
 from ..sources.folder import Folder
@@ -47,6 +49,12 @@ class Access:
     """What the lock has of adapters that the manifest still declares, pinned or not."""
     registries: OpenRegistries | None = None
     """The registries that are open in this command or call; see :meth:`started`."""
+    bases: Once | None = None
+    """The bases that were read in this command, if it checks several manifests."""
+    adapters: Once | None = None
+    """The adapters that were read of this manifest, if it is checked on several bases."""
+    headers: KnownHeaders | None = None
+    """Headers of adapters that were parsed in this command, if it checks several manifests."""
     store: Store | None = None
     """Pinned files are looked for here before their source is asked."""
     in_memory: Mapping[str, Folder] = field(default_factory=dict)

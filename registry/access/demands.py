@@ -117,7 +117,7 @@ def require_files_of(entry: Entry, pin: LockedAdapter, where: Where) -> None:
                     where,
                     found=file.sha256,
                     expected=published.get(path, "no such file"),
-                    hint="Lock the adapter again with `adapterdock lock --upgrade`.",
+                    hint="Lock the adapter again with `adapterdock lock --upgrade NAME`.",
                 )
             )
 

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ...manifests.findings.errors import AdapterdockError
+from ..files.once import Once
 
 if TYPE_CHECKING:
     from ...manifests.language.source import Source
     from ..catalogue.catalogue import Catalogue, Listing, Seen
     from ..sources.opened import OpenedFolder
-
-T = TypeVar("T")
-
-
-@dataclass
-class _Slot:
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    value: Any = None
-    error: AdapterdockError | None = None
-    done: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,25 +45,6 @@ class OpenRegistry:
         return self.registries.once(key, self.catalogue.journal_line)
 
 
-class OpenRegistries:
-    """What was read of registries in one command, so that it is read once. Usable from several
-    threads. Not kept for longer: others publish and promote meanwhile."""
-
-    def __init__(self) -> None:
-        self._slots: dict[Hashable, _Slot] = {}
-        self._changing = threading.Lock()
-
-    def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """``make()``, or what it returned (or raised) before for this ``key``."""
-        with self._changing:
-            slot = self._slots.setdefault(key, _Slot())
-        with slot.lock:
-            if not slot.done:
-                try:
-                    slot.value = make()
-                except AdapterdockError as error:
-                    slot.error = error
-                slot.done = True
-        if slot.error is not None:
-            raise type(slot.error)(*slot.error.findings) from slot.error
-        return cast(T, slot.value)
+class OpenRegistries(Once):
+    """What was read of registries in one command, so that it is read once. Not kept for longer:
+    others publish and promote meanwhile."""

@@ -187,9 +187,30 @@ class PublishedFolder:
 
 def open_folder(opening: Opening) -> PublishedFolder:
     """The folder of a ``registry://`` source. See :func:`open_published`."""
-    registry = open_registry_of(opening)
-    resolved, pin = open_published(registry, opening)
+    try:
+        registry = open_registry_of(opening)
+        resolved, pin = open_published(registry, opening)
+    except AdapterdockError as error:
+        if opening.where.line is None:
+            raise
+        raise _at_line(error, opening.where) from error
     return PublishedFolder(opening.source, registry, resolved, pin, opening.where)
+
+
+_OF_A_LINE = frozenset(code.id for code in (codes.NOT_A_REGISTRY, codes.NOT_PUBLISHED))
+"""What is probably a mistake in the manifest, and not an incident of the registry."""
+
+
+def _at_line(error: AdapterdockError, where: Where) -> AdapterdockError:
+    """The same error at the manifest's line, with the registry's place in the message."""
+    return type(error)(
+        *(
+            replace(one, where=where, message=f"{one.message} ({one.where.file})")
+            if one.code in _OF_A_LINE and one.where.line is None
+            else one
+            for one in error.findings
+        )
+    )
 
 
 def open_published(registry: OpenRegistry, opening: Opening) -> tuple[Resolved, LockedEntry | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ from ...manifests.findings.errors import AdapterdockError
 from ...manifests.findings.finding import Finding, Where
 from ...manifests.language.schema import Policy
 from ..files.digests import PREFIX, folder_digest
+from ..files.disk import replace_file
 from ..files.facts import FileFact
 from ..signatures.keys import distinct, load_public_key
 from ..signatures.trust import Requirement, decide, requirement
@@ -117,11 +117,6 @@ def _read_file(path: Path) -> bytes:
 
 def _keep(path: Path, raw: bytes) -> None:
     """A cache that cannot be written keeps nothing."""
-    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(raw)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        replace_file(path, raw)

@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from ..files.conversion import ConversionError, Rule, Shape, convert
-from ..files.facts import EMBEDS, INPUTS, Layout, ModuleKind, ModuleShape, TensorInfo
+from ..files.facts import DECODED, EMBEDS, INPUTS, Layout, ModuleKind, ModuleShape, TensorInfo
 from .module_tree import Tree, has, modules_of, node_at
 from .packed import unpacked, with_stand_ins
 
@@ -162,7 +162,8 @@ def _without_lists(
 
 def _inputs(parts: list[SubModel], modules: Collection[str]) -> frozenset[str]:
     """The model's inputs beside ids: no embeddings where it looks up their ids again."""
-    taken = INPUTS.difference(parts[0].row.get("lacks", ()))
+    row = parts[0].row
+    taken = INPUTS.difference(row.get("lacks", ()), () if row.get("decodes") else (DECODED,))
     again = (part.at(name) for part in parts for name in part.row.get("ids", ()))
     return taken - {EMBEDS} if any(name in modules for name in again) else taken
 

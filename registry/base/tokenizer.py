@@ -25,6 +25,7 @@ from typing import Any, cast
 from ..files.digests import versioned_digest
 from ..files.facts import TokenizerFacts
 from ..files.header import LFS_POINTER
+from .remembered import remembered
 
 _PIECES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 _PARTS = ("model", "normalizer", "pre_tokenizer", "post_processor", "decoder")
@@ -43,6 +44,7 @@ _ADDED = ("id", "content", "lstrip", "normalized", "rstrip", "single_word", "spe
 Json = dict[str, Any]
 
 
+@remembered
 def tokenizer_digest(files: Mapping[str, bytes]) -> str | None:
     """The digest of the tokenizer in these files, ``None`` where there is none. Raises
     ``ValueError`` for an invalid file."""
@@ -100,6 +102,7 @@ def digest_of_template(template: Any) -> str | None:
     return versioned_digest("chat template", template.encode())
 
 
+@remembered
 def tokenizer_facts(files: Mapping[str, bytes]) -> TokenizerFacts | None:
     """How many ids the tokenizer has (highest id + 1) and which were added, ``None`` where the
     files do not say so (no files, or only a SentencePiece model). Raises ``ValueError``."""

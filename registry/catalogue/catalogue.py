@@ -25,16 +25,19 @@ from ..records.marks import Mark, read_mark
 from ..records.series import BrokenSeriesError, Value, check_chain, numbers_in, read_value
 from ..records.unlisted import Lines, paths_of, probed
 from ..storages.layout import (
+    ADAPTERS,
     IDENTITY,
     JOURNAL,
     adapter_folder,
     alias_folder,
     entry_file,
     marks_folder,
+    names_in,
     signatures_folder,
     versions_in,
 )
 from ..storages.storage import Storage
+from .missing import no_registry, not_published, unknown_name
 
 FORMAT = 1
 """Of ``registry.json``."""
@@ -140,11 +143,18 @@ class Catalogue:
         """The entry of one version, by one read. Raises :class:`SourceError` where there is none,
         and :class:`IntegrityError` where it cannot be used or does not have the ``expected``
         digest."""
+        found = self.find_entry(name, version, expected)
+        if found is None:
+            raise self._not_published(name, version)
+        return found
+
+    def find_entry(self, name: str, version: str, expected: str | None = None) -> Resolved | None:
+        """As :meth:`entry`; ``None`` where there is none."""
         path = entry_file(name, version)
         try:
             raw = self.storage.read(path, LIMIT + 1)
         except FileNotFoundError:
-            raise self._not_published(f"{name}@{version}") from None
+            return None
         if expected is not None and sha256_bytes(raw) != expected:
             raise IntegrityError(
                 codes.ENTRY_INVALID.finding(
@@ -189,7 +199,7 @@ class Catalogue:
             found = self.entry(name, str(version))
             if selector.digest in (None, found.digest):
                 return found
-        raise self._not_published(f"{name}@{selector.text}", listing)
+        raise self._not_published(name, selector.text, listing)
 
     def _candidates(self, listing: Listing, selector: Selector) -> Iterator[Version]:
         """Versions that may be selected, from the highest."""
@@ -233,7 +243,7 @@ class Catalogue:
         folder = alias_folder(listing.name, alias)
         numbers = listing.alias_numbers(alias)
         if not numbers:
-            raise self._not_published(f"{listing.name}@{alias}", listing)
+            raise self._not_published(listing.name, alias, listing)
         if seen is not None:
             value = self._after(folder, numbers[-1], seen)
         else:
@@ -311,14 +321,22 @@ class Catalogue:
         except (BrokenSeriesError, FileNotFoundError) as error:
             raise _broken(str(error), self.where) from error
 
-    def _not_published(self, what: str, listing: Listing | None = None) -> SourceError:
-        found = None
-        if listing is not None:
-            versions = ", ".join(map(str, listing.versions[-5:])) or "no version"
-            found = f"{versions}; aliases: {', '.join(listing.aliases[:5]) or 'none'}"
-        return SourceError(
-            codes.NOT_PUBLISHED.finding(f"{what} is not published", self.where, found=found)
-        )
+    def names(self) -> list[str]:
+        """The names that have versions, sorted. Of a storage that lists nothing, none."""
+        if not self.storage.lists:
+            return []
+        return sorted(set(names_in(self.storage.find(ADAPTERS))))
+
+    def _not_published(self, name: str, wanted: str, listing: Listing | None = None) -> SourceError:
+        if listing is None or not self.storage.lists:  # of one alias, for all it knows
+            try:
+                listing = self.listing(name)
+            except SourceError:  # a reader of entries may have no right to list
+                listing = Listing(name, ())
+        if not listing.versions:
+            return SourceError(unknown_name(name, (), self.where))
+        versions = list(map(str, listing.versions))
+        return SourceError(not_published(name, wanted, versions, listing.aliases, self.where))
 
 
 def open_catalogue(storage: Storage, expected: str | None = None) -> Catalogue:
@@ -331,9 +349,7 @@ def open_catalogue(storage: Storage, expected: str | None = None) -> Catalogue:
     try:
         data: Mapping[str, Any] = parse_object(storage.read(IDENTITY, LIMIT + 1))
     except FileNotFoundError:
-        raise SourceError(
-            codes.NOT_A_REGISTRY.finding("There is no registry", where, expected=IDENTITY)
-        ) from None
+        raise SourceError(no_registry(storage.url)) from None
     except InvalidEntryError as error:
         raise SourceError(
             codes.NOT_A_REGISTRY.finding(f"Cannot use {IDENTITY}", where, found=error)

@@ -12,7 +12,7 @@ from typing import Literal
 from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import StoreError, UsageError
 from ...manifests.findings.finding import Where
-from ..files.disk import guarded
+from ..files.disk import guarded, replace_file
 from ..storages.layout import ADAPTERS, GC, IDENTITY, JOURNAL, RULES, SNAPSHOTS
 
 Side = Literal["ours", "theirs"]
@@ -70,9 +70,7 @@ class GitMerge:
                 if place.is_file() and place.read_bytes() == raw:
                     continue
                 place.parent.mkdir(parents=True, exist_ok=True)
-                new = place.with_name(f".{place.name[:200]}.{os.urandom(4).hex()}.tmp")
-                new.write_bytes(raw)
-                new.replace(place)
+                replace_file(place, raw)
             changed.append(path)
         for path in gone:
             (self.folder / path).unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -19,12 +19,11 @@ from ...manifests.findings import store as store_codes
 from ...manifests.findings.errors import StoreError
 from ...manifests.findings.finding import Finding
 from ..files.digests import sha256_bytes
-from ..records.thin_row import ThinRow
 from ..store.store import Store
 from .catalogue import Catalogue
 from .recent import Recent, last_line, recent
 from .search_index import SearchIndex, UnusableIndexError
-from .take_snapshot import EVERY, newest_snapshot, snapshot_numbers
+from .take_snapshot import EVERY, Known, newest_snapshot, snapshot_numbers
 
 _log = logging.getLogger(__name__)
 
@@ -97,20 +96,21 @@ def forget_index(catalogue: Catalogue, store: Store) -> None:
 class _Fill:
     """Fills an empty database."""
 
-    def __init__(self, catalogue: Catalogue, rows: Iterable[ThinRow], more: Recent) -> None:
-        self._catalogue, self._rows, self._more = catalogue, rows, more
+    def __init__(self, catalogue: Catalogue, known: Known, more: Recent) -> None:
+        self._catalogue, self._known, self._more = catalogue, known, more
 
     def __call__(self, connection: sqlite3.Connection) -> None:
         with connection:
             index = SearchIndex.create(connection, self._catalogue.id, __version__)
-            index.add(self._rows, {})
+            index.add(self._known.rows, {})
+            index.add_unread(self._known.unread)
             index.add_recent(self._more)
 
 
 def _filled(catalogue: Catalogue, problems: list[Finding]) -> _Fill:
     known = newest_snapshot(catalogue)
     problems += known.problems
-    return _Fill(catalogue, known.rows, recent(catalogue, known.number))
+    return _Fill(catalogue, known, recent(catalogue, known.number))
 
 
 def _place(url: str) -> str:
@@ -201,6 +201,6 @@ def _in_memory(fill: _Fill) -> sqlite3.Connection:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    # no file is created here, and transactions are begun and ended by hand
+    # no file is created here, and transactions are started and ended by hand
     uri = f"{path.as_uri()}?mode=rw"
     return sqlite3.connect(uri, uri=True, timeout=_PATIENCE, isolation_level=None)

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from ...manifests.findings import registry as codes
-from ...manifests.findings.errors import IntegrityError, StoreError
+from ...manifests.findings.errors import IntegrityError, StoreError, UsageError
 from ...manifests.findings.finding import Finding, Where
+from ...manifests.language.names import did_you_mean, listed
 from ..files.pool import each
 from ..files.progress import OneAtATime, Progress, Silent
 from ..records.entry import LIMIT, InvalidEntryError, parse_object
@@ -91,18 +92,20 @@ def mirror(
         progress: Gets the bytes that are copied.
 
     Raises:
+        UsageError: No adapter of the registry matches ``only``.
         StoreError: ``storage`` holds something that is not a mirror.
         IntegrityError: The mirror has a file that the origin does not have, or has with other
             bytes; or a file of the origin does not have its digest. The first is found before
             anything is copied.
         SourceError, PolicyError: Something cannot be read or written.
     """
-    if not dry_run:
-        require_creating(storage)
     # what the mirror has was in the origin before; so this listing is the first
     there = take_inventory(storage.find(""))
     _check_place(origin, storage, there)
     everything, wanted = _listed(origin, only)
+    _require_match(origin, everything.names, wanted.names, only)
+    if not dry_run:
+        require_creating(storage)
     differing = _differences(origin.storage, storage, everything, there, workers)
     if differing:
         raise IntegrityError(*differing)
@@ -194,6 +197,24 @@ def _listed(origin: Catalogue, only: Sequence[str]) -> tuple[Inventory, Inventor
     )
     known = {path: n for path, n in sizes.items() if path not in late or path in early}
     return everything, select(take_inventory(known), only)
+
+
+def _require_match(
+    origin: Catalogue, names: Sequence[str], chosen: Sequence[str], only: Sequence[str]
+) -> None:
+    """Raise :class:`UsageError` where the patterns choose none of the registry's adapters."""
+    if chosen or not only or not names:
+        return
+    near = did_you_mean(only[0].strip("*"), names)
+    raise UsageError(
+        codes.NOT_PUBLISHED.finding(
+            f"No adapter of this registry matches {' or '.join(map(repr, only))}",
+            origin.where,
+            found=listed(names, 5),
+            expected="a name, or a pattern of names: 'support/*'",
+            hint=near or "Correct --only; `adapterdock search` lists the names.",
+        )
+    )
 
 
 def _check_place(origin: Catalogue, storage: Storage, there: Inventory) -> None:

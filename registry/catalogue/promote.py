@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import IntegrityError, PolicyError
-from ..records.journal import note, now
+from ..records.journal import now
 from ..records.marks import Action, Mark, read_mark, said, text_or_none
 from ..records.metrics import Requirement
+from ..records.noted import Told, log_warning, noted
 from ..records.series import BrokenSeriesError, Value, append, last_two
 from ..signatures.envelope import Kind
 from ..signatures.signer import Signer
@@ -50,10 +51,12 @@ def promote(
     why: str | None = None,
     signer: Signer | None = None,
     dry_run: bool = False,
+    told: Told = log_warning,
 ) -> AliasValue | None:
     """Let an alias select a version from now on; ``None`` where it does already.
 
-    ``signer`` signs the new value, or the one that selects the version already. Raises
+    ``signer`` signs the new value, or the one that selects the version already. ``told`` gets a
+    warning where only the journal's line about it cannot be written. Raises
     :class:`PolicyError` where the version does not meet a requirement, or what the registry's
     rules ask for this alias.
     """
@@ -64,7 +67,7 @@ def promote(
     wrong += check_gates(catalogue, found, alias, signer)
     if wrong:
         raise PolicyError(*dict.fromkeys(wrong))
-    return _move(catalogue, name, alias, version, found.digest, by, why, signer, dry_run)
+    return _move(catalogue, name, alias, version, found.digest, by, why, signer, dry_run, told)
 
 
 def demote(
@@ -76,14 +79,16 @@ def demote(
     why: str | None = None,
     signer: Signer | None = None,
     dry_run: bool = False,
+    told: Told = log_warning,
 ) -> AliasValue | None:
     """Let an alias select nothing from now on; ``None`` where it selects nothing already.
 
-    ``signer`` signs the new value, or the one that says so already.
+    ``signer`` signs the new value, or the one that says so already. ``told`` is as for
+    :func:`promote`.
     """
     check_alias(alias)
     require_writable(catalogue)
-    return _move(catalogue, name, alias, None, None, by, why, signer, dry_run)
+    return _move(catalogue, name, alias, None, None, by, why, signer, dry_run, told)
 
 
 def history(catalogue: Catalogue, name: str, alias: str) -> list[AliasValue]:
@@ -114,10 +119,12 @@ def mark(
     by: str | None = None,
     why: str | None = None,
     signer: Signer | None = None,
+    told: Told = log_warning,
 ) -> Mark | None:
     """Yank, un-yank or deprecate a version; ``None`` where nothing changes.
 
-    ``signer`` signs the new mark, or the one that says so already.
+    ``signer`` signs the new mark, or the one that says so already. ``told`` is as for
+    :func:`promote`.
     """
     require_writable(catalogue)
     entry = catalogue.entry(name, version)
@@ -134,11 +141,12 @@ def mark(
     signing = SigningFirst(catalogue.storage, signer, _signable(catalogue, Kind.MARK, name, folder))
     written = _append(catalogue, folder, make, signing)
     if written is None:
-        _sign_present(name, seen[0], signing)
+        _sign_present(name, seen[0], signing, told)
         return None
+    done = f"{name}@{version} is marked ({action})"
     line = {"what": action, "name": name, "version": version, "entry": entry.digest}
     line = said({**line, "signature": signing.path})
-    _note(catalogue, line, written, by, at, why)
+    _note(catalogue, line, written, by, at, why, done, told)
     return read_mark(folder, written)
 
 
@@ -152,6 +160,7 @@ def _move(
     why: str | None,
     signer: Signer | None,
     dry_run: bool,
+    told: Told,
 ) -> AliasValue | None:
     folder, at = alias_folder(name, alias), now()
     data = {"version": version, "entry": entry, "by": by, "at": at, "why": why}
@@ -174,12 +183,13 @@ def _move(
     )
     written = _append(catalogue, folder, make, signing)
     if written is None:
-        _sign_present(name, before[0], signing)
+        _sign_present(name, before[0], signing, told)
         return None
     what = "demote" if version is None else "promote"
+    done = f"{name}@{alias} selects {version or 'nothing'}"
     line = {"what": what, "name": name, "alias": alias, "version": version, "entry": entry}
     line = said({**line, "signature": signing.path})
-    _note(catalogue, line, written, by, at, why)
+    _note(catalogue, line, written, by, at, why, done, told)
     return _read(written, _version(before[0]))
 
 
@@ -190,9 +200,12 @@ def _note(
     by: str | None,
     at: str,
     why: str | None,
+    done: str,
+    told: Told,
 ) -> None:
     more = said({"by": by, "at": at, "why": why})
-    note(catalogue.storage, {**line, **more, "serial": written.number, "value": written.digest})
+    line = {**line, **more, "serial": written.number, "value": written.digest}
+    noted(catalogue.storage, line, done, told)
 
 
 def _last(catalogue: Catalogue, folder: str) -> Value | None:
@@ -220,9 +233,9 @@ def _signable(
     return lambda value: value_of(catalogue.id, kind, name, folder, value.number, value.digest)
 
 
-def _sign_present(name: str, value: Value | None, signing: SigningFirst) -> None:
+def _sign_present(name: str, value: Value | None, signing: SigningFirst, told: Told) -> None:
     if value is not None:
-        add_later(signing.storage, name, signing.signable(value), signing.signer)
+        add_later(signing.storage, name, signing.signable(value), signing.signer, told)
 
 
 def _guarded(catalogue: Catalogue, act: Callable[[], T]) -> T:

@@ -6,14 +6,15 @@ before it has published nothing, and the next try finds the contents that are th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...manifests.findings import registry as codes
-from ...manifests.findings.errors import IntegrityError, SourceError, UsageError
+from ...manifests.findings.errors import IntegrityError, UsageError
+from ...manifests.findings.finding import Finding
 from ..records.entry import LIMIT, Entry, InvalidEntryError, read_entry
-from ..records.journal import note
+from ..records.noted import noted
 from ..records.series import canonical
 from ..signatures.signer import Signer
 from ..signatures.signing import Signable, add, add_later, entry_of
@@ -29,11 +30,13 @@ from .take_snapshot import known_names, snapshot_when_due
 @dataclass(frozen=True)
 class Published:
     """What ``publish`` did. ``uploaded`` are digests of contents that were not there before;
-    ``new`` is whether the entry was not."""
+    ``new`` is whether the entry was not. ``problems`` are warnings: what could not be done after
+    the entry was published."""
 
     resolved: Resolved
     new: bool
     uploaded: tuple[str, ...] = ()
+    problems: tuple[Finding, ...] = ()
 
 
 def entry_bytes(entry: Entry) -> bytes:
@@ -62,12 +65,10 @@ def check_publish(catalogue: Catalogue, entry: Entry, *, new_name: bool = False)
         read_entry(raw, entry.name, entry.version)
     except InvalidEntryError as error:
         raise UsageError(codes.ENTRY_INVALID.finding("Invalid entry", found=error)) from error
-    try:
-        return _same(catalogue, entry)
-    except SourceError:
-        if not new_name:
-            _require_distinct(catalogue, entry.name)
-        return None
+    there = _same(catalogue, entry)
+    if there is None and not new_name:
+        _require_distinct(catalogue, entry.name)
+    return there
 
 
 def publish_entry(
@@ -85,8 +86,9 @@ def publish_entry(
     before = check_publish(catalogue, entry, new_name=new_name)
     if before is not None:
         _upload(catalogue.storage, contents)
-        add_later(catalogue.storage, entry.name, _signable(catalogue, before), signer)
-        return Published(before, new=False)
+        late: list[Finding] = []
+        add_later(catalogue.storage, entry.name, _signable(catalogue, before), signer, late.append)
+        return Published(before, new=False, problems=tuple(late))
     storage = catalogue.storage
     raw = entry_bytes(entry)
     signable = _signable(catalogue, Resolved(entry, raw))
@@ -98,12 +100,21 @@ def publish_entry(
         if not write_once(storage, entry_file(entry.name, entry.version), raw):
             if signature is not None:  # it signs an entry that was not written
                 storage.remove(signature)
-            there = _same(catalogue, entry)
-            add_later(storage, entry.name, _signable(catalogue, there), signer)
-            return Published(there, new=False, uploaded=uploaded)
+            there = _same(catalogue, entry) or catalogue.entry(entry.name, entry.version)
+            late = []
+            add_later(storage, entry.name, _signable(catalogue, there), signer, late.append)
+            return Published(there, new=False, uploaded=uploaded, problems=tuple(late))
         # what somebody removed by hand: the entry is there now, and gc keeps what it names
         uploaded = (*uploaded, *_upload(storage, contents))
     published = Resolved(entry, raw)
+    problems = _noted(catalogue, published, signature)
+    return Published(published, True, tuple(dict.fromkeys(uploaded)), problems)
+
+
+def _noted(catalogue: Catalogue, published: Resolved, signature: str | None) -> tuple[Finding, ...]:
+    """Write the journal's line about an entry that is published. It stays published where that
+    fails, so a failure is a warning."""
+    entry = published.entry
     said = {
         "what": "publish",
         "name": entry.name,
@@ -111,9 +122,14 @@ def publish_entry(
         "entry": published.digest,
         "at": entry.created,
     }
-    line = note(storage, said if signature is None else {**said, "signature": signature})
-    snapshot_when_due(catalogue, line.number, line.data.get("snapshot", 0))
-    return Published(published, new=True, uploaded=tuple(dict.fromkeys(uploaded)))
+    if signature is not None:
+        said["signature"] = signature
+    problems: list[Finding] = []
+    done = f"{entry.name}@{entry.version} is published"
+    line = noted(catalogue.storage, said, done, problems.append, verb="publish")
+    if line is not None:
+        snapshot_when_due(catalogue, line.number, line.data.get("snapshot", 0))
+    return tuple(problems)
 
 
 def _signable(catalogue: Catalogue, resolved: Resolved) -> Signable:
@@ -121,10 +137,12 @@ def _signable(catalogue: Catalogue, resolved: Resolved) -> Signable:
     return entry_of(catalogue.id, entry.name, entry.version, resolved.digest)
 
 
-def _same(catalogue: Catalogue, entry: Entry) -> Resolved:
-    """The published entry of this name and version, if only its time is another one, and what the
-    base's owner says of the base."""
-    there = catalogue.entry(entry.name, entry.version)
+def _same(catalogue: Catalogue, entry: Entry) -> Resolved | None:
+    """The published entry of this name and version, if there is one. Only its time may be another
+    one, and what the base's owner says of the base."""
+    there = catalogue.find_entry(entry.name, entry.version)
+    if there is None:
+        return None
     told = {"licence": there.entry.base.licence, "gated": there.entry.base.gated}
     base = entry.base.model_copy(update=told)
     again = entry.model_copy(update={"created": there.entry.created, "base": base})
@@ -162,7 +180,7 @@ def _require_distinct(catalogue: Catalogue, name: str) -> None:
     if Listing(name, tuple(catalogue.storage.find(f"{ADAPTERS}/{name}/versions"))).versions:
         return
     names = known_names(catalogue)  # a listing of 100,000 names on S3 takes minutes
-    others = names_of(catalogue) if names is None else sorted(names)
+    others = catalogue.names() if names is None else sorted(names)
     near = next((other for other in others if one_edit_apart(name, other)), None)
     if near is not None:
         raise UsageError(
@@ -174,15 +192,3 @@ def _require_distinct(catalogue: Catalogue, name: str) -> None:
                 hint="Correct the name, or pass --new-name if it is meant.",
             )
         )
-
-
-def names_of(catalogue: Catalogue) -> list[str]:
-    """The names that have versions, sorted."""
-    return sorted(set(_names_in(catalogue.storage.find(ADAPTERS))))
-
-
-def _names_in(paths: Iterable[str]) -> Iterable[str]:
-    for path in paths:
-        name, found, _ = path.removeprefix(f"{ADAPTERS}/").partition("/versions/")
-        if found:
-            yield name

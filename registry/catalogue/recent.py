@@ -11,7 +11,7 @@ from ...manifests.language.published_names import wrong_name
 from ...manifests.language.versions import parse_version
 from ..files.digests import sha256_bytes
 from ..files.pool import each
-from ..records.entry import LIMIT, InvalidEntryError, read_entry
+from ..records.entry import LIMIT, InvalidEntryError, NewerEntryError, read_entry
 from ..records.journal import head
 from ..records.marks import ACTIONS, read_mark, text_or_none
 from ..records.series import BrokenSeriesError, Value, read_value
@@ -29,6 +29,15 @@ WORKERS = 16
 
 
 @dataclass(frozen=True)
+class Rows:
+    """Rows of versions, without marks; ``unread`` are versions that only a newer adapterdock can
+    read."""
+
+    rows: tuple[ThinRow, ...] = ()
+    unread: tuple[Key, ...] = ()
+
+
+@dataclass(frozen=True)
 class Recent:
     """What was published and marked up to line ``number`` of the journal, whose digest is
     ``digest``."""
@@ -40,6 +49,8 @@ class Recent:
     """What marked versions are marked as now; those of ``rows`` too."""
     follows: str | None = None
     """The digest of the line that was known before, as the journal has it now."""
+    unread: tuple[Key, ...] = ()
+    """Versions that only a newer adapterdock can read."""
 
 
 def recent(catalogue: Catalogue, after: int = 0, last: Value | None = None) -> Recent:
@@ -69,9 +80,10 @@ def recent(catalogue: Catalogue, after: int = 0, last: Value | None = None) -> R
         elif what in ACTIONS:
             marked[key] = max(marked.get(key, 1), _serial(line.data))
     marks = read_marks(catalogue, marked)
-    rows = (replace(row, marks=marks.get(row.key, ())) for row in read_rows(catalogue, published))
+    read = read_rows(catalogue, published)
+    rows = tuple(replace(row, marks=marks.get(row.key, ())) for row in read.rows)
     follows = text_or_none(lines[0].data.get("previous"))
-    return Recent(lines[-1].number, lines[-1].digest, tuple(rows), marks, follows)
+    return Recent(lines[-1].number, lines[-1].digest, rows, marks, follows, read.unread)
 
 
 def last_line(catalogue: Catalogue, known: int = 0) -> Value | None:
@@ -96,19 +108,24 @@ def lines_after(catalogue: Catalogue, after: int, last: Value | None = None) -> 
     return [*found, last]
 
 
-def read_rows(catalogue: Catalogue, keys: Iterable[Key]) -> list[ThinRow]:
-    """The rows of these versions, without marks. Versions whose entry cannot be used are left out:
-    a later version of adapterdock may have written it."""
+def read_rows(catalogue: Catalogue, keys: Iterable[Key]) -> Rows:
+    """The rows of these versions, without marks. Versions whose entry is missing or damaged are
+    left out."""
 
-    def one(key: Key) -> ThinRow | None:
+    def one(key: Key) -> ThinRow | Key | None:
         try:
             raw = catalogue.storage.read(entry_file(*key), LIMIT + 1)
             return row_of(read_entry(raw, *key), sha256_bytes(raw))
+        except NewerEntryError:
+            return key
         except (FileNotFoundError, InvalidEntryError):
             return None
 
     found = each(one, list(keys), workers_for(catalogue.storage))
-    return [row for row in found if row is not None]
+    return Rows(
+        tuple(one for one in found if isinstance(one, ThinRow)),
+        tuple(one for one in found if isinstance(one, tuple)),
+    )
 
 
 def read_marks(catalogue: Catalogue, serials: Mapping[Key, int]) -> dict[Key, tuple[str, ...]]:

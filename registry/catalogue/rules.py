@@ -16,6 +16,7 @@ from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import UsageError
 from ...manifests.findings.finding import Where
 from ...manifests.language.published_names import wrong_alias
+from ...manifests.reading.complaints import first_problem
 from ..records.entry import InvalidEntryError, parse_object
 from ..records.metrics import parse_requirement
 from ..records.series import LIMIT, canonical
@@ -80,9 +81,7 @@ def read_rules(raw: bytes) -> Rules:
     except InvalidEntryError as error:
         raise InvalidRulesError(str(error)) from None
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"])) or "the rules"
-        raise InvalidRulesError(f"{place}: {first['msg']}") from None
+        raise InvalidRulesError(first_problem(error, "the rules")) from None
 
 
 def rules_in_file(path: Path) -> Rules:

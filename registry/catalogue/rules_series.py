@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import AdapterdockError, IntegrityError, PolicyError, UsageError
 from ...manifests.findings.finding import Finding, Severity
-from ..records.journal import note, now
+from ..records.journal import now
 from ..records.marks import said
+from ..records.noted import Told, log_warning, noted
 from ..records.series import (
     LIMIT,
     BrokenSeriesError,
@@ -88,11 +89,13 @@ def set_rules(
     signer: Signer | None = None,
     by: str | None = None,
     dry_run: bool = False,
+    told: Told = log_warning,
 ) -> Set | None:
     """Let these rules hold from now on; ``None`` where they do already.
 
     With fewer signatures than the present rules demand, the new signature is kept, and the rules
-    are written when the last of the others sets the same.
+    are written when the last of the others sets the same. ``told`` gets a warning where only the
+    journal's line about them cannot be written.
 
     Raises:
         PolicyError: The signer may not sign, nobody signs where somebody must, or somebody else
@@ -124,11 +127,11 @@ def set_rules(
         raise PolicyError(*missing)
     if missing:
         return Set(number, missing[-1])
-    _write(catalogue, value, by)
+    _write(catalogue, value, by, told)
     return Set(number)
 
 
-def _write(catalogue: Catalogue, value: Value, by: str | None) -> None:
+def _write(catalogue: Catalogue, value: Value, by: str | None, told: Told) -> None:
     if not write_once(catalogue.storage, f"{RULES}/{file_of(value.number)}", value.raw):
         raise PolicyError(
             codes.EXISTS_ALREADY.finding(
@@ -138,7 +141,8 @@ def _write(catalogue: Catalogue, value: Value, by: str | None) -> None:
             )
         )
     line: Mapping[str, object] = {"what": "rules", "serial": value.number, "value": value.digest}
-    note(catalogue.storage, {**line, **said({"by": by, "at": now()})})
+    line = {**line, **said({"by": by, "at": now()})}
+    noted(catalogue.storage, line, f"Rules {value.number} are set", told)
 
 
 def _require_allowed(catalogue: Catalogue, last: InForce | None, signer: Signer | None) -> None:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import UsageError
+from ...manifests.reading.complaints import first_problem
 from ..records.entry import Provenance
 from .make_entry import Said
 
@@ -76,9 +77,7 @@ def _read_provenance(provenance: Provenance | Mapping[str, Any] | None) -> Prove
     try:
         return Provenance.model_validate_json(json.dumps(dict(provenance)))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise _invalid("provenance", f"{place}: {first['msg']}") from error
+        raise _invalid("provenance", first_problem(error, "provenance")) from error
     except (TypeError, ValueError, RecursionError) as error:
         raise _invalid("provenance", str(error)[:200]) from error
 

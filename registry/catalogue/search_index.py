@@ -15,7 +15,7 @@ from typing import Any
 from ..records.thin_row import COLUMNS, ThinRow, base_names, plain
 from .recent import Key, Recent
 
-FORMAT = "1"
+FORMAT = "2"
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE bases (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
@@ -24,6 +24,7 @@ CREATE TABLE versions (
     method TEXT, rank INTEGER, licence TEXT, owner TEXT, tags TEXT, description TEXT, marks TEXT,
     base INTEGER, UNIQUE (name, version)
 );
+CREATE TABLE unread (name TEXT NOT NULL, version TEXT NOT NULL, PRIMARY KEY (name, version));
 CREATE VIRTUAL TABLE words USING fts5(
     name, tags, description, owner, base, content='', tokenize='unicode61 remove_diacritics 2'
 );
@@ -135,8 +136,19 @@ class SearchIndex:
     def add_recent(self, more: Recent) -> None:
         """Add what the journal says, and remember up to which line."""
         self.add(more.rows, more.marks)
+        self.add_unread(more.unread)
         self._set("number", str(more.number))
         self._set("digest", more.digest)
+
+    def add_unread(self, keys: Iterable[Key]) -> None:
+        """Remember versions that only a newer adapterdock can read."""
+        self.connection.executemany("INSERT OR IGNORE INTO unread VALUES (?, ?)", keys)
+
+    @property
+    def unread(self) -> int:
+        """How many versions only a newer adapterdock can read."""
+        (count,) = self.connection.execute("SELECT count(*) FROM unread").fetchone()
+        return count
 
     def bases(self) -> Mapping[int, str]:
         """The bases of all rows, by number."""

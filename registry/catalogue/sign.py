@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import IntegrityError, SourceError, UsageError
 from ...manifests.language.selector import Selector
+from ..records.noted import Told, log_warning
 from ..records.series import BrokenSeriesError, last_two
 from ..signatures.envelope import Kind
 from ..signatures.signer import Signer
@@ -27,10 +28,17 @@ class Signed:
 
 
 def sign_selected(
-    catalogue: Catalogue, name: str, selector: Selector, signer: Signer, *, mark: bool = False
+    catalogue: Catalogue,
+    name: str,
+    selector: Selector,
+    signer: Signer,
+    *,
+    mark: bool = False,
+    told: Told = log_warning,
 ) -> Signed:
     """Sign what a selector names: a version's entry, or with ``mark`` its last mark; or the
-    present value of an alias.
+    present value of an alias. ``told`` gets a warning where only the journal's line about it cannot
+    be written.
 
     Raises:
         UsageError: A range, which selects something else tomorrow; or the signer refuses.
@@ -39,7 +47,7 @@ def sign_selected(
     """
     require_writable(catalogue)
     what, signable = _signable(catalogue, name, selector, mark)
-    new = add_later(catalogue.storage, name, signable, signer)
+    new = add_later(catalogue.storage, name, signable, signer, told)
     return Signed(what, signable.file.digest, new)
 
 

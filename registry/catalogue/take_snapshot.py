@@ -25,7 +25,7 @@ from ..storages.layout import ADAPTERS, JOURNAL, SNAPSHOTS
 from ..storages.storage import Storage, write_once
 from .catalogue import Catalogue
 from .init import require_writable
-from .recent import Key, is_key, lines_after, read_marks, read_rows, recent
+from .recent import Key, Rows, is_key, lines_after, read_marks, read_rows, recent
 
 _log = logging.getLogger(__name__)
 
@@ -39,10 +39,12 @@ _TRIES = 5
 @dataclass(frozen=True)
 class Known:
     """The rows of a snapshot, which has the journal up to line ``number`` (0: there is none).
-    ``problems`` are snapshots that were ignored."""
+    ``unread`` are versions that only a newer adapterdock can read; ``problems`` are snapshots that
+    were ignored."""
 
     number: int = 0
     rows: tuple[ThinRow, ...] = ()
+    unread: tuple[Key, ...] = ()
     problems: tuple[Finding, ...] = ()
 
 
@@ -65,7 +67,7 @@ def newest_snapshot(catalogue: Catalogue, newer_than: int = 0) -> Known:
         path = f"{SNAPSHOTS}/{snapshot_file(number)}"
         try:
             raw = catalogue.storage.read(path, LIMIT + 1)
-            rows = decode_snapshot(raw, catalogue.id, number)
+            found = decode_snapshot(raw, catalogue.id, number)
             read_value(catalogue.storage, JOURNAL, number)
         except FileNotFoundError:  # a number that the journal does not have
             continue
@@ -76,8 +78,19 @@ def newest_snapshot(catalogue: Catalogue, newer_than: int = 0) -> Known:
                 )
             )
             continue
-        return Known(number, tuple(rows), tuple(problems))
+        again = _read_again(catalogue, found.unread)
+        rows = (*found.rows, *again.rows)
+        return Known(number, rows, again.unread, tuple(problems))
     return Known(problems=tuple(problems))
+
+
+def _read_again(catalogue: Catalogue, unread: Iterable[Key]) -> Rows:
+    """The rows of versions that the writer of a snapshot was too old to read."""
+    keys = [key for key in unread if is_key(*key)]
+    read = read_rows(catalogue, keys)
+    marks = read_marks(catalogue, {row.key: 1 for row in read.rows})
+    rows = tuple(replace(row, marks=marks[row.key]) for row in read.rows)
+    return Rows(rows, read.unread)
 
 
 def snapshot_numbers(storage: Storage) -> list[int]:
@@ -103,15 +116,16 @@ def take_snapshot(catalogue: Catalogue) -> Taken | None:
     require_writable(catalogue)
     for _ in range(_TRIES):
         known = newest_snapshot(catalogue)
-        rows, number = _with_recent(catalogue, known)
+        rows, unread, number = _with_recent(catalogue, known)
         if catalogue.storage.lists:
-            rows = _with_listed(catalogue, rows)
-        if not rows:
+            rows, unread = _with_listed(catalogue, rows)
+        if not rows and not unread:
             return None
-        if set(rows) == set(known.rows):
+        if (set(rows), set(unread)) == (set(known.rows), set(known.unread)):
             return Taken(f"{SNAPSHOTS}/{snapshot_file(known.number)}", len(rows), new=False)
         path = f"{SNAPSHOTS}/{snapshot_file(number)}"
-        made = number > 0 and write_once(catalogue.storage, path, _bytes(catalogue, rows, number))
+        raw = _bytes(catalogue, rows, unread, number)
+        made = number > 0 and write_once(catalogue.storage, path, raw)
         # A line names the snapshot for readers of a web server. Where the number was taken, by a
         # damaged file or by one with fewer rows, the next number is free after it.
         note(catalogue.storage, {"what": "snapshot", "at": now()})
@@ -132,9 +146,9 @@ def snapshot_when_due(catalogue: Catalogue, line: int, newest: int) -> None:
     if line - newest < EVERY or line % _TRY_AT:
         return
     try:
-        rows, number = _with_recent(catalogue, newest_snapshot(catalogue))
+        rows, unread, number = _with_recent(catalogue, newest_snapshot(catalogue))
         path = f"{SNAPSHOTS}/{snapshot_file(number)}"
-        if not write_once(catalogue.storage, path, _bytes(catalogue, rows, number)):
+        if not write_once(catalogue.storage, path, _bytes(catalogue, rows, unread, number)):
             _log.info("%s exists already", path)
     except Exception as error:  # whatever a storage can do
         _log.warning("No snapshot of %s was written: %s", catalogue.storage.url, error)
@@ -149,7 +163,8 @@ def known_names(catalogue: Catalogue) -> set[str] | None:
     lines = lines_after(catalogue, known.number)
     names = (line.data.get("name") for line in lines if line.data.get("what") == "publish")
     added = {name for name in names if isinstance(name, str) and wrong_name(name) is None}
-    return {row.name for row in known.rows} | added
+    unread = {name for name, _ in known.unread}
+    return {row.name for row in known.rows} | unread | added
 
 
 def merged(
@@ -163,13 +178,14 @@ def merged(
     return list(found.values())
 
 
-def _with_recent(catalogue: Catalogue, known: Known) -> tuple[list[ThinRow], int]:
+def _with_recent(catalogue: Catalogue, known: Known) -> tuple[list[ThinRow], set[Key], int]:
     more = recent(catalogue, known.number)
-    return merged(known.rows, more.rows, more.marks), more.number
+    unread = {*known.unread, *more.unread}
+    return merged(known.rows, more.rows, more.marks), unread, more.number
 
 
-def _with_listed(catalogue: Catalogue, rows: list[ThinRow]) -> list[ThinRow]:
-    """The rows, with versions and marks that the journal does not have."""
+def _with_listed(catalogue: Catalogue, rows: list[ThinRow]) -> tuple[list[ThinRow], set[Key]]:
+    """The rows, with versions and marks that the journal does not have; and what cannot be read."""
     there = {row.key for row in rows}
     missing: list[Key] = []
     serials: dict[Key, int] = {}
@@ -186,8 +202,11 @@ def _with_listed(catalogue: Catalogue, rows: list[ThinRow]) -> list[ThinRow]:
             number = series_number(file)
             if number is not None:
                 serials[name, version] = max(serials.get((name, version), 1), number)
-    return merged(rows, read_rows(catalogue, missing), read_marks(catalogue, serials))
+    read = read_rows(catalogue, missing)
+    return merged(rows, read.rows, read_marks(catalogue, serials)), set(read.unread)
 
 
-def _bytes(catalogue: Catalogue, rows: Iterable[ThinRow], number: int) -> bytes:
-    return encode_snapshot(catalogue.id, number, rows)
+def _bytes(
+    catalogue: Catalogue, rows: Iterable[ThinRow], unread: Iterable[Key], number: int
+) -> bytes:
+    return encode_snapshot(catalogue.id, number, rows, unread)

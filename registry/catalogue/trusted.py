@@ -98,7 +98,7 @@ def _check_alias(catalogue: Catalogue, resolved: Resolved, alias: str) -> list[F
             catalogue.where,
             found="no value" if seen is None else f"value {seen.serial}",
             expected=resolved.digest,
-            hint="Lock the adapter again with `adapterdock lock --upgrade`.",
+            hint="Lock the adapter again with `adapterdock lock --upgrade NAME`.",
         )
     ]
 

@@ -114,12 +114,15 @@ def _needs_another(base: BaseFacts, adapter: AdapterFacts, task: str) -> bool:
     heads = TASK_HEADS.get(task, ())
     if adapter.source is None and heads and task_of(base.architecture) is None:
         return not any(name.endswith(heads) for name in base.layout.modules)
+    has_another = class_for(task, base.model_type) not in (None, base.architecture)
+    is_for_another = task_of(base.architecture) not in (None, task)
+    if not has_another and not is_for_another:
+        return False  # a plan of a large adapter takes a while
     plan = plan_on(adapter, base.layout)
     replaced = () if plan is None else (*plan.saved, *plan.embeddings)
     if any(name not in base.layout.modules for name in replaced):
-        return class_for(task, base.model_type) not in (None, base.architecture)
-    own = task_of(base.architecture)
-    return own not in (None, task) and any(name.endswith(heads) for name in replaced if heads)
+        return has_another
+    return is_for_another and any(name.endswith(heads) for name in replaced if heads)
 
 
 def _mixed(tasks: Mapping[str, str], task: str | None, locate: Locate) -> Finding:

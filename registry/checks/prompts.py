@@ -13,13 +13,13 @@ from typing import Any, cast
 from ...manifests.findings import fit as codes
 from ...manifests.findings.finding import Finding, Where
 from ..files.conversion import Shape
-from ..files.facts import CACHED, EMBEDS, Layout, SitePlan
+from ..files.facts import CACHED, DECODED, EMBEDS, Layout, SitePlan
 from ..files.wording import shown
 from ..methods.new_adapter import input_embedding
 from ..methods.prompt_config import EMBEDDINGS, SEQ_2_SEQ
 from .candidate import Subject
 
-TASKS = ("CAUSAL_LM", SEQ_2_SEQ, "SEQ_CLS", "TOKEN_CLS")
+TASKS = ("CAUSAL_LM", SEQ_2_SEQ, "SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")
 """Task types whose inputs are supported."""
 
 
@@ -45,7 +45,7 @@ def check(subject: Subject) -> Iterator[Finding]:
     if not is_cached(site):
         yield from _width(site, layout)
     if subject.base is not None:
-        yield from check_base(site, subject.base.config, subject.where)
+        yield from check_base(site, subject.base.config, layout.inputs, subject.where)
 
 
 def cannot_take(site: SitePlan, inputs: Collection[str]) -> str | None:
@@ -65,10 +65,13 @@ def check_plan(site: SitePlan, shape: Shape, where: Where) -> list[Finding]:
     return [*_task(site, where), *_shape(site, shape, where)]
 
 
-def check_base(site: SitePlan, config: Mapping[str, Any], where: Where) -> list[Finding]:
-    """How the base's ``config`` (its ``config.json``, or a live model's ``config.to_dict()``) does
-    not fit the virtual tokens."""
-    decodes = bool(config.get("is_encoder_decoder"))
+def check_base(
+    site: SitePlan, config: Mapping[str, Any], inputs: Collection[str], where: Where
+) -> list[Finding]:
+    """How the base does not fit the virtual tokens: its ``config`` (its ``config.json``, or a live
+    model's ``config.to_dict()``), and its ``inputs`` (the encoder of such a model has none for a
+    decoder)."""
+    decodes = bool(config.get("is_encoder_decoder")) and DECODED in inputs
     if decodes != (site.settings["task_type"] == SEQ_2_SEQ):
         task, kind = site.settings["task_type"], "is" if decodes else "is not"
         return [

@@ -13,6 +13,8 @@ from ...manifests.findings import store as codes
 from ...manifests.findings.code import Code
 from ...manifests.findings.errors import StoreError, UsageError
 from ...manifests.findings.finding import Finding, Where
+from ...manifests.findings.usage import UNWRITABLE
+from ...manifests.owner import left_beside, made_beside
 
 _CODES: dict[int, Code] = {
     errno.ENOSPC: codes.NO_SPACE,
@@ -25,6 +27,26 @@ _CODES: dict[int, Code] = {
     errno.EEXIST: codes.CACHE_NOT_A_FOLDER,
     errno.ENAMETOOLONG: codes.PATH_TOO_LONG,
 }
+
+_NEW = "new"
+
+FileMark = tuple[int, ...] | None
+"""What changes when a file does."""
+
+
+def output_path(text: str | os.PathLike[str]) -> Path:
+    """The path that is to be written. Raises :class:`UsageError` for an empty text, which would
+    mean the current folder: it is what a variable gives that is not set."""
+    if not os.fspath(text).strip():
+        raise UsageError(
+            UNWRITABLE.finding(
+                "The path to write is empty",
+                found=repr(os.fspath(text)),
+                expected="a path",
+                hint="Set the variable that the command names, or write . for this folder.",
+            )
+        )
+    return Path(text)
 
 
 def fault(error: OSError, path: Path, where: Where = Where()) -> Finding:  # noqa: B008 - frozen
@@ -111,6 +133,38 @@ def close_folder(folder: Path) -> None:
     for inside, _, _ in os.walk(folder):
         with suppress(OSError):
             Path(inside).chmod(0o555)
+
+
+def replace_file(path: Path, content: bytes, *, private: bool = False) -> None:
+    """Write a file in one step, and remove what killed writers of it left. Only this user can read
+    a ``private`` one. Raises :class:`OSError`; then the file is as it was."""
+    for left in left_beside(path, _NEW):
+        remove(left)
+    new = made_beside(path, _NEW)
+    try:
+        new.touch(mode=0o600 if private else 0o666, exist_ok=False)
+        new.write_bytes(content)
+        sync_file(new)
+        new.replace(path)
+        sync_folder(path.parent)
+    finally:
+        remove(new)
+
+
+def write_output(path: Path, content: bytes, message: str) -> None:
+    """:func:`replace_file` at a place that the user chose. Raises :class:`UsageError` with
+    ``message``; then the file is as it was."""
+    with writing(path, UNWRITABLE, message):
+        replace_file(path, content)
+
+
+def file_mark(path: Path) -> FileMark:
+    """Changes when the file does; ``None`` for a missing one."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def sync_file(path: Path) -> None:

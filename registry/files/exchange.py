@@ -1,4 +1,4 @@
-"""Exchange the names of two folders in one step, where the system can.
+"""Exchange the names of two folders, in one step where the system can.
 
 Linux has ``renameat2`` with ``RENAME_EXCHANGE``, macOS ``renamex_np`` with ``RENAME_SWAP``. Windows
 and some file systems (such as network mounts) have neither.
@@ -28,3 +28,19 @@ def exchange(left: Path, right: Path) -> bool:
     except (OSError, AttributeError, TypeError):  # the C library does not have it
         pass
     return False
+
+
+def swap(new: Path, place: Path, old: Path) -> None:
+    """Give ``new`` the name ``place``. What is there gets the name of ``new``, or ``old`` where the
+    system cannot exchange them. Raises :class:`OSError`; then ``place`` is as it was."""
+    if not os.path.lexists(place):
+        new.rename(place)
+        return
+    if exchange(new, place):
+        return
+    place.rename(old)
+    try:
+        new.rename(place)
+    except BaseException:
+        old.rename(place)
+        raise

@@ -109,7 +109,8 @@ class ModuleShape:
 
 
 EMBEDS, CACHED = "inputs_embeds", "past_key_values"
-INPUTS = frozenset({EMBEDS, CACHED})
+DECODED = "decoder_input_ids"
+INPUTS = frozenset({EMBEDS, CACHED, DECODED})
 """Inputs that a model may take instead of, or with, the ids of tokens."""
 
 

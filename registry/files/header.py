@@ -61,10 +61,12 @@ def read_header(
     where: Where = Where(),  # noqa: B008 - frozen
     file: str = "adapter_model.safetensors",
     known: Header | None = None,
+    find: Callable[[bytes, int], Header | None] | None = None,
 ) -> Header:
     """The header of a file of ``size`` bytes, by at most two range reads.
 
-    Reads at most 32 KiB and the header, which is not parsed again where it is the ``known`` one.
+    Reads at most 32 KiB and the header, which is not parsed again where it is the ``known`` one, or
+    where ``find(its bytes, size)`` has it.
     Raises :class:`SourceError` with every reason why this is
     not a complete safetensors file; what ``read`` raises passes through.
     """
@@ -74,15 +76,17 @@ def read_header(
         first += read(len(first), 8 + length - len(first))
     if known is not None and is_header_of(known, first, size):
         return known
-    return parse_header(first, size, where, file)
+    found = None if find is None else find(first[: 8 + length], size)
+    return found or parse_header(first, size, where, file)
 
 
 def is_header_of(header: Header, data: bytes | memoryview, size: int) -> bool:
     """Whether the file of ``size`` bytes that begins with ``data`` has this header."""
-    return header.size == size and header.digest == _digest(data[: header.data_start])
+    return header.size == size and header.digest == digest_of(data[: header.data_start])
 
 
-def _digest(head: bytes | memoryview) -> str:
+def digest_of(head: bytes | memoryview) -> str:
+    """The sha256 (hex) of the first bytes of a file, all of its header."""
     return hashlib.sha256(head).hexdigest()
 
 
@@ -135,7 +139,7 @@ def parse_header(
             found=f"{size} bytes",
             expected=f"{data_start + end} bytes, by its own header",
         )
-    return Header(tensors, metadata, data_start, size, _digest(data[:data_start]))
+    return Header(tensors, metadata, data_start, size, digest_of(data[:data_start]))
 
 
 def _header_length(data: bytes, size: int, file: _File) -> int:

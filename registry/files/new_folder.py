@@ -16,7 +16,7 @@ from ...manifests.findings.errors import AdapterdockError, UsageError
 from ...manifests.findings.finding import Where
 from ...manifests.owner import left_beside, made_beside
 from .disk import remove, sync_file, sync_folder, writing
-from .exchange import exchange
+from .exchange import swap
 from .header import read_local_header
 from .names import BASE_CONFIG, BASE_INDEX, BESIDE_A_BASE, TOKENIZER_FILES
 
@@ -79,7 +79,7 @@ def replacing(out: Path) -> Generator[Path]:
                 if path.is_file():
                     sync_file(path)
             check_free(out)
-            _swap(new, out, old)
+            swap(new, out, old)
             sync_folder(out.parent)
     finally:
         remove(new)
@@ -95,17 +95,3 @@ def _clear(out: Path) -> None:
         remove(old)
     for new in left_beside(out, _NEW):
         remove(new)
-
-
-def _swap(new: Path, out: Path, old: Path) -> None:
-    if not out.exists():
-        new.rename(out)
-        return
-    if exchange(new, out):
-        return
-    out.rename(old)
-    try:
-        new.rename(out)
-    except BaseException:
-        old.rename(out)
-        raise

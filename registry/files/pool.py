@@ -120,8 +120,10 @@ def run_all(
 
 
 def each(act: Callable[[S], T], items: Sequence[S], workers: int) -> list[T]:
-    """``act`` of every item, in order, on at most ``workers`` threads. Raises the first error; no
-    further item is then started."""
+    """``act`` of every item, in order, on at most ``workers`` threads; on this one, if there is
+    nothing to gain from others. Raises the first error; no further item is then started."""
+    if workers <= 1:
+        return [act(item) for item in items]
     tasks = [partial(act, item) for item in items]
     outcomes = run_all(tasks, workers, Stop(), until_error=True)
     for outcome in outcomes:

@@ -9,6 +9,7 @@ be a part of a model: these are left out where PEFT's prefix follows them in eve
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +35,8 @@ _FIELDS = frozenset(
 def unwrapped(reading: Reading) -> Reading:
     """``reading`` without the wrappers' parts in its names and in the fields that name modules;
     unchanged where there are none, or where two names would become the same."""
+    if not _may_be_wrapped(reading.header.tensors):
+        return reading
     names = {key: _plain(key) for key in reading.header.tensors}
     found = tuple(part for part in INSIDE if any(part in key.split(".") for key in names))
     for part in OUTSIDE:
@@ -51,6 +54,12 @@ def unwrapped(reading: Reading) -> Reading:
         {names[key]: part for key, part in reading.parts.items()},
         replace(reading.origin or Origin(FORMAT), wrappers=found),
     )
+
+
+def _may_be_wrapped(names: Iterable[str]) -> bool:
+    """A quick look at all names at once."""
+    text = "\n".join(names)
+    return text.startswith(tuple(OUTSIDE)) or any(part in text for part in INSIDE)
 
 
 def _plain(name: str) -> str:

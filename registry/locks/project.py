@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ...manifests.findings import usage as codes
 from ...manifests.findings.errors import LockError, UsageError
-from ...manifests.findings.finding import Where
+from ...manifests.findings.finding import Finding, Where
+from ...manifests.language.names import is_name
 from ...manifests.language.schema import Policy
+from ...manifests.language.source import Source, SourceSyntaxError
 from ...manifests.lockfile import Lock, is_written, lock_path, read_both_sides, read_lock
 from ...manifests.manifest import ManifestFile, read_manifest, read_policy
+from ..files.names import ADAPTER_CONFIG
 from .conflict import agreed
 from .state import unsound
 
@@ -41,8 +46,56 @@ def open_manifest(
             )
         return manifest
     if isinstance(manifest, str | os.PathLike) and Path(manifest).is_dir():
-        manifest = Path(manifest) / MANIFEST
+        folder = Path(manifest)
+        manifest = folder / MANIFEST
+        if (adapter := adapter_as_manifest(folder)) is not None:
+            raise UsageError(adapter)
     return read_manifest(manifest, model=model, dtype=dtype)
+
+
+def adapter_as_manifest(folder: Path) -> Finding | None:
+    """What to do with an adapter's folder, where a manifest was expected; ``None`` for any other
+    folder."""
+    if (folder / MANIFEST).is_file() or not (folder / ADAPTER_CONFIG).is_file():
+        return None
+    try:
+        config = json.loads((folder / ADAPTER_CONFIG).read_bytes())
+    except (OSError, ValueError):
+        config = {}
+    fields = cast("dict[str, Any]", config) if isinstance(config, dict) else {}
+    named, name = fields.get("base_model_name_or_path"), folder.resolve().name
+    lines = (
+        "version: 1",
+        f"base: {{model: {_plain(_base_source(named))}}}",
+        f"adapters: {{{name if is_name(name) else 'adapter'}: "
+        f"{{source: {_plain(str(folder.resolve()))}}}}}",
+    )
+    return codes.ADAPTER_AS_MANIFEST.finding(
+        f"{folder} is the folder of an adapter, not a manifest",
+        Where(file=str(folder / ADAPTER_CONFIG)),
+        found=ADAPTER_CONFIG,
+        expected=f"a manifest, or a folder with {MANIFEST}",
+        hint="To see which bases it fits, run `adapterdock matrix FOLDER --base BASE`. On a loaded "
+        "model, call `AdaptedModel.from_pretrained(model, folder)`. For `load`, write a manifest:\n"
+        + "\n".join(lines),
+    )
+
+
+def _base_source(named: object) -> str:
+    """The source of the base that an adapter's config names."""
+    if not isinstance(named, str) or not named:
+        return "hf://org/base"
+    if Path(named).exists():
+        return str(Path(named).resolve())
+    try:
+        return str(Source.parse(f"hf://{named}"))
+    except SourceSyntaxError:
+        return named
+
+
+def _plain(text: str) -> str:
+    """A text in YAML: quoted where it has to be."""
+    return text if re.fullmatch(r"[\w./@:+-]+", text) else json.dumps(text)
 
 
 def policies_in_force(

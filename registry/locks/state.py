@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 
 from ...manifests.findings import lock as codes
 from ...manifests.findings.errors import IntegrityError, LockError
 from ...manifests.findings.finding import Finding, Where
-from ...manifests.language.schema import Adapter, Composition
+from ...manifests.language.schema import Composition
 from ...manifests.lockfile import NEW_ADAPTER, Lock, LockedAdapter, LockedFile, lock_path
 from ...manifests.manifest import ManifestFile
-from ...manifests.reading.secrets import redact
 from ..base.samples import Samples
 from ..files.digests import folder_digest
 from ..files.facts import FileFact
+from .changes import UNNAMED, changes
 from .inputs import (
     LockEntry,
-    declared_inputs,
     digest_of,
     inputs_digests,
     inputs_digests_with,
@@ -24,11 +23,6 @@ from .inputs import (
     options_digests,
     recipe,
 )
-
-_UNNAMED = "other digests or weights, or another way to load the base"
-"""Changes that a lock of an earlier release does not show."""
-
-_ABSENT = "not set"
 
 
 def overridden(file: ManifestFile, lock: Lock) -> bool:
@@ -70,7 +64,7 @@ def stale(file: ManifestFile, lock: Lock) -> list[Finding]:
         codes.LOCK_STALE.finding(
             "The manifest has changed since it was locked",
             Where(file=lock_name(file)),
-            found="; ".join(_changes(file, lock)) or _UNNAMED,
+            found="; ".join(map(str, changes(file, lock))) or UNNAMED,
             expected="the inputs that the lock was made for",
         )
     ]
@@ -208,82 +202,6 @@ def facts_of(files: Mapping[str, LockedFile]) -> dict[str, FileFact]:
 def lock_name(file: ManifestFile) -> str | None:
     """The path of the manifest's lock, which may be absent."""
     return None if file.file is None else str(lock_path(file.file))
-
-
-def _changes(file: ManifestFile, lock: Lock) -> Iterator[str]:
-    """What changed since a lock was made: each field, from what to what."""
-    manifest = file.manifest
-    model = None if manifest.base.model is None else str(manifest.base.model)
-    yield from _change("base.model", lock.base.declared if lock.base else None, model)
-    moved: set[str] = set()
-    for name in sorted({*manifest.adapters, *lock.adapters}):
-        adapter, entry = manifest.adapters.get(name), lock.adapters.get(name)
-        if entry is None or adapter is None:
-            moved.add(name)
-            yield f"adapter {name!r} is {'new' if entry is None else 'gone'}"
-            continue
-        before, now = entry.declared, declared_as(adapter)
-        if before != now:
-            if NEW_ADAPTER in (before, now):
-                moved.add(name)
-            yield from _change(f"adapters.{name}.source", _shown(before), _shown(now))
-        if adapter.mutable != entry.mutable:
-            yield from _change(
-                f"adapters.{name}.mutable", str(entry.mutable).lower(), str(adapter.mutable).lower()
-            )
-    for name in sorted({*manifest.compositions} ^ {*lock.compositions}):
-        yield f"composition {name!r} is {'new' if name in manifest.compositions else 'gone'}"
-    if lock.declared is not None:
-        yield from _declared_changes(file, lock, lock.declared, moved)
-    else:
-        yield from _changes_of_earlier(file, lock, moved)
-
-
-def _declared_changes(
-    file: ManifestFile, lock: Lock, before: Mapping[str, str], moved: Collection[str]
-) -> Iterator[str]:
-    """Changes of fields that the lock keeps as text; those of a whole entry are named already."""
-    now = declared_inputs(file)
-    whole = [f"adapters.{name}." for name in moved]
-    whole += [
-        f"compositions.{name}." for name in {*file.manifest.compositions} ^ {*lock.compositions}
-    ]
-    for path in sorted({*before, *now}):
-        if not path.startswith((*whole, "registries.")):  # of earlier releases
-            yield from _change(path, before.get(path), now.get(path))
-
-
-def _changes_of_earlier(file: ManifestFile, lock: Lock, moved: Collection[str]) -> Iterator[str]:
-    """Changes that a lock without ``declared`` shows by a digest only."""
-    manifest = file.manifest
-    if lock.base and lock.base.options not in options_digests(file, None):
-        yield "the storage options of the base changed"
-    for name, adapter in manifest.adapters.items():
-        entry = lock.adapters.get(name)
-        if entry is None or name in moved:
-            continue
-        if adapter.config is not None and new_adapter_digest(adapter) != entry.digest:
-            yield f"the config or seed of adapter {name!r} changed"
-        elif entry.options not in options_digests(file, name):
-            yield f"the storage options of adapter {name!r} changed"
-
-
-def _change(path: str, before: str | None, now: str | None) -> Iterator[str]:
-    if before != now:
-        yield redact(f"{path} was {_or_absent(before)}, is {_or_absent(now)}")
-
-
-def _or_absent(value: str | None) -> str:
-    return _ABSENT if value is None else value
-
-
-def _shown(declared: str) -> str | None:
-    return None if declared == NEW_ADAPTER else declared
-
-
-def declared_as(adapter: Adapter) -> str:
-    """An adapter's source as a lock writes it."""
-    return NEW_ADAPTER if adapter.source is None else str(adapter.source)
 
 
 def is_sound(entry: LockedAdapter) -> bool:

@@ -23,7 +23,7 @@ from ..sources.request import SourceRequest
 from ..storages.layout import BLOBS, IDENTITY, blob_file
 from .artifact import Artifact
 from .content import Checked
-from .layout import OciLayout
+from .layout import GET_AGAIN, OciLayout
 from .manifest import EMPTY, EMPTY_TYPE, Descriptor, Manifest, make_manifest
 from .setup_artifact import CONTENT_TYPE, Content
 
@@ -106,7 +106,7 @@ class ArchiveStorage:
 
     def _stream(self, descriptor: Descriptor, stop: int) -> Generator[bytes]:
         """The first ``stop`` bytes; verified if these are all."""
-        check = Checked(descriptor)
+        check = Checked(descriptor, hint=GET_AGAIN)
         for chunk in self._layout.stream(descriptor, 0, stop):
             check.add(chunk)
             yield chunk

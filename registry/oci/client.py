@@ -271,10 +271,10 @@ class OciClient:
         self, descriptor: Descriptor, content: bytes | Path, on_bytes: OnBytes | None
     ) -> None:
         what = descriptor.title or descriptor.digest
-        begun = self._http.ask("POST", f"{self._api}/blobs/uploads/", {"Content-Length": "0"})
-        if begun.status != 202:
-            raise self._refused(begun, what, push=True)
-        place = self._http.place(begun.url, begun.headers.get("Location", ""))
+        started = self._http.ask("POST", f"{self._api}/blobs/uploads/", {"Content-Length": "0"})
+        if started.status != 202:
+            raise self._refused(started, what, push=True)
+        place = self._http.place(started.url, started.headers.get("Location", ""))
         url = f"{place}{'&' if '?' in place else '?'}{urlencode({'digest': descriptor.digest})}"
         answer = self._http.ask(
             "PUT",

@@ -17,10 +17,11 @@ from .manifest import Descriptor
 
 class Checked:
     """Compares a content that comes in pieces with its descriptor. Every method raises
-    :class:`IntegrityError` where it differs."""
+    :class:`IntegrityError` where it differs; ``hint`` says what to do then."""
 
-    def __init__(self, descriptor: Descriptor) -> None:
+    def __init__(self, descriptor: Descriptor, *, hint: str | None = None) -> None:
         self._descriptor: Descriptor = descriptor
+        self._hint: str | None = hint
         self._hash = hashlib.sha256()
         self.size: int = 0
 
@@ -33,6 +34,7 @@ class Checked:
                 "has another size than its manifest says",
                 f"{size} bytes",
                 f"{self._descriptor.size} bytes",
+                hint=self._hint,
             )
 
     def add(self, chunk: bytes) -> None:
@@ -53,6 +55,7 @@ class Checked:
                 "has another digest than its manifest says",
                 digest,
                 self._descriptor.digest,
+                hint=self._hint,
             )
 
 
@@ -69,8 +72,16 @@ def removed_on_failure(path: Path) -> Generator[None]:
 
 
 def wrong_content(
-    code: Code, descriptor: Descriptor, problem: str, found: object, expected: object
+    code: Code,
+    descriptor: Descriptor,
+    problem: str,
+    found: object,
+    expected: object,
+    *,
+    hint: str | None = None,
 ) -> IntegrityError:
     """The error for a content that is not what its descriptor says."""
     what = descriptor.title or descriptor.digest
-    return IntegrityError(code.finding(f"{what} {problem}", found=found, expected=expected))
+    return IntegrityError(
+        code.finding(f"{what} {problem}", found=found, expected=expected, hint=hint)
+    )

@@ -12,7 +12,8 @@ import os
 import re
 import tarfile
 import threading
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, NoReturn, cast
@@ -21,11 +22,12 @@ from ...manifests.bounds import FOLDER_FILES, MIB
 from ...manifests.findings import registry as codes
 from ...manifests.findings import sources as source_codes
 from ...manifests.findings import store as store_codes
+from ...manifests.findings import usage as usage_codes
 from ...manifests.findings.errors import AdapterdockError, SourceError
 from ...manifests.findings.finding import Where
 from ...manifests.owner import left_beside, made_beside
 from ..files.digests import CHUNK, PREFIX, sha256_bytes
-from ..files.disk import guarded, remove, sync_file, sync_folder
+from ..files.disk import guarded, remove, sync_file, sync_folder, writing
 from ..records.entry import InvalidEntryError, parse_object
 from ..records.series import canonical
 from .artifact import Artifact, OnBytes
@@ -49,6 +51,12 @@ MEMBERS = 4 * FOLDER_FILES
 """Members of a tar file that is read."""
 HEADERS = 64 * MIB
 """Bytes of all its headers together."""
+CANNOT_WRITE = "Cannot write the archive"
+GET_AGAIN = (
+    "Get the archive again, and compare its SHA-256 with that of where it was written. If they are "
+    "the same, it was written wrong or changed: do not use it."
+)
+"""What to do about a content of an archive that is not what its digest says."""
 _VERSION = {"imageLayoutVersion": "1.0.0"}
 _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})\Z")
 
@@ -71,7 +79,8 @@ def write_layout(
 
     Raises:
         IntegrityError: A content is not what its manifest says, or is missing.
-        StoreError: A file cannot be read or written.
+        UsageError: The file cannot be written there.
+        StoreError: A content cannot be read.
     """
     contents: dict[str, tuple[Descriptor, bytes | Path]] = {}
     listed: list[tuple[Descriptor, Mapping[str, str]]] = []
@@ -87,7 +96,7 @@ def write_layout(
         remove(left)
     new = made_beside(path, "")
     try:
-        with guarded(path):
+        with writing(path, usage_codes.UNWRITABLE, CANNOT_WRITE):
             with new.open("xb") as file:
                 hashed = _Hashing(file, on_bytes)
                 _write(hashed, listed, contents)
@@ -175,15 +184,21 @@ class OciLayout:
         self._transfer(descriptor, content, None)
         return content.getvalue()
 
-    def copy(self, descriptor: Descriptor, into: Path, on_bytes: OnBytes | None = None) -> None:
-        """See :class:`Blobs`."""
-        with removed_on_failure(into), guarded(into), into.open("xb") as file:
+    def copy(
+        self,
+        descriptor: Descriptor,
+        into: Path,
+        on_bytes: OnBytes | None = None,
+        guard: Callable[[Path], AbstractContextManager[None]] = guarded,
+    ) -> None:
+        """See :class:`Blobs`. ``guard`` makes errors of writing ours."""
+        with removed_on_failure(into), guard(into), into.open("xb") as file:
             self._transfer(descriptor, file, on_bytes)
 
     def stream(self, descriptor: Descriptor, start: int, stop: int) -> Generator[bytes]:
         """The bytes ``start <= i < stop`` of a content, not verified."""
         at, size = self._place(descriptor)
-        Checked(descriptor).announced(size)
+        Checked(descriptor, hint=GET_AGAIN).announced(size)
         return self._chunks(at + start, stop - start)
 
     def verify(self, on_bytes: OnBytes | None = None) -> int:
@@ -206,7 +221,7 @@ class OciLayout:
         self, descriptor: Descriptor, into: IO[bytes] | None, on_bytes: OnBytes | None
     ) -> None:
         start, size = self._place(descriptor)
-        check = Checked(descriptor)
+        check = Checked(descriptor, hint=GET_AGAIN)
         check.announced(size)
         for chunk in self._chunks(start, size):
             check.add(chunk)
@@ -352,6 +367,13 @@ def _write(
     out.write(bytes(2 * tarfile.BLOCKSIZE))
 
 
+def _read(path: Path) -> Iterator[bytes]:
+    """Pieces of a file. Raises :class:`StoreError`."""
+    with guarded(path), path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            yield chunk
+
+
 def _described(raw: bytes) -> tuple[Descriptor, bytes]:
     return Descriptor("", sha256_bytes(raw), len(raw)), raw
 
@@ -363,9 +385,8 @@ def _member(out: _Hashing, name: str, content: tuple[Descriptor, bytes | Path]) 
     info.size = descriptor.size
     out.write(info.tobuf(tarfile.PAX_FORMAT))
     check = Checked(descriptor)
-    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            check.add(chunk)
-            out.write(chunk)
+    for chunk in [source] if isinstance(source, bytes) else _read(source):
+        check.add(chunk)
+        out.write(chunk)
     check.finish()
     out.write(bytes(-descriptor.size % tarfile.BLOCKSIZE))

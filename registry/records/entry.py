@@ -10,6 +10,7 @@ from typing import Any, Literal, NoReturn
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...manifests.language.schema import Digest, Fingerprint
+from ...manifests.reading.complaints import first_problem
 
 FORMAT = 1
 LIMIT = 1 << 20
@@ -22,6 +23,10 @@ Role = Literal["weights", "config", "tokenizer", "template", "card", "other"]
 
 class InvalidEntryError(ValueError):
     """The bytes are not an entry that this version can use; the text says why."""
+
+
+class NewerEntryError(InvalidEntryError):
+    """The entry was written for a newer version."""
 
 
 class _Part(BaseModel):
@@ -108,21 +113,30 @@ def read_entry(raw: bytes, name: str, version: str) -> Entry:
     """The entry in these bytes, of this name and version.
 
     Raises :class:`InvalidEntryError` for anything else: more than :data:`LIMIT` bytes, deeper than
-    :data:`DEPTH`, repeated keys, another name or version, or a critical field that is unknown.
+    :data:`DEPTH`, repeated keys, another name or version; and :class:`NewerEntryError` for a newer
+    format, or a critical field that is unknown.
     """
     data = parse_object(raw)
+    newer = _newer(data)
+    if newer is not None:
+        raise NewerEntryError(newer)
     try:
         entry = Entry.model_validate_json(raw)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"])) or "the entry"
-        raise InvalidEntryError(f"{place}: {first['msg']}") from None
-    unknown = [field for field in entry.critical if field not in Entry.model_fields]
-    if unknown:
-        raise InvalidEntryError(f"it needs a reader that knows {', '.join(unknown)[:200]}")
+        raise InvalidEntryError(first_problem(error, "the entry")) from None
     if (entry.name, entry.version) != (name, version):
         raise InvalidEntryError(f"it is of {data['name']}@{data['version']}"[:300])
     return entry
+
+
+def _newer(data: Mapping[str, Any]) -> str | None:
+    """Why only a newer version can use this entry."""
+    number, critical = data.get("format"), data.get("critical")
+    if type(number) is int and number > FORMAT:
+        return f"its format, {number}, is newer than {FORMAT}"[:200]
+    fields = critical if isinstance(critical, list) else []
+    unknown = [f for f in fields if isinstance(f, str) and f not in Entry.model_fields]
+    return f"it needs a reader that knows {', '.join(unknown)[:200]}" if unknown else None
 
 
 def parse_object(raw: bytes, limit: int = LIMIT) -> dict[str, Any]:

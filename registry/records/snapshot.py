@@ -9,7 +9,8 @@
 
 First the bases, then the rows, whose last column is the number of their base. ``journal`` is the
 number of the last line of the journal that is in it. The same rows give the same bytes. Nothing is
-decided by a snapshot: it can only hide or add what a search shows.
+decided by a snapshot: it can only hide or add what a search shows. ``unread`` of the first line, if
+there is one, lists the name and the version of entries that its writer was too old to read.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from .series import DIGITS
@@ -28,6 +30,8 @@ from .thin_row import COLUMNS, HIGHEST_RANK, ThinRow
 FORMAT = 1
 LIMIT = 1 << 28
 """Compressed bytes of a snapshot."""
+MOST_UNREAD = 10_000
+"""Entries that its writer could not read, and a snapshot lists."""
 _UNPACKED = 1 << 32
 _LINE = 4 << 20
 _LEVEL = 6
@@ -48,6 +52,15 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 }
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """What a snapshot has: rows, and by name and version the entries that its writer was too old to
+    read."""
+
+    rows: tuple[ThinRow, ...]
+    unread: tuple[tuple[str, str], ...] = ()
+
+
 class InvalidSnapshotError(ValueError):
     """The bytes are not a snapshot that this version can use; the text says why."""
 
@@ -63,11 +76,16 @@ def snapshot_number(path: str) -> int | None:
     return None if match is None else int(match[1])
 
 
-def encode_snapshot(registry: str, number: int, rows: Iterable[ThinRow]) -> bytes:
+def encode_snapshot(
+    registry: str,
+    number: int,
+    rows: Iterable[ThinRow],
+    unread: Iterable[tuple[str, str]] = (),
+) -> bytes:
     """The bytes of the snapshot of these rows, in one order and one spelling."""
     chosen = sorted(rows, key=lambda row: row.key)
     bases = {text: n for n, text in enumerate(sorted({row.base for row in chosen}))}
-    head = {
+    head: dict[str, Any] = {
         "format": FORMAT,
         "registry": registry,
         "journal": number,
@@ -75,6 +93,8 @@ def encode_snapshot(registry: str, number: int, rows: Iterable[ThinRow]) -> byte
         "bases": len(bases),
         "rows": len(chosen),
     }
+    if listed := sorted(unread)[:MOST_UNREAD]:
+        head["unread"] = listed
     lines = [_line(head), *bases]
     lines += [_line([getattr(r, c) for c in COLUMNS[:_BASE]] + [bases[r.base]]) for r in chosen]
     packed = io.BytesIO()
@@ -84,8 +104,8 @@ def encode_snapshot(registry: str, number: int, rows: Iterable[ThinRow]) -> byte
     return packed.getvalue()
 
 
-def decode_snapshot(raw: bytes, registry: str, number: int) -> list[ThinRow]:
-    """The rows in the bytes of the snapshot of this registry and journal number.
+def decode_snapshot(raw: bytes, registry: str, number: int) -> Snapshot:
+    """What is in the bytes of the snapshot of this registry and journal number.
 
     Raises :class:`InvalidSnapshotError` for anything else, and for a damaged one.
     """
@@ -99,7 +119,7 @@ def decode_snapshot(raw: bytes, registry: str, number: int) -> list[ThinRow]:
         raise InvalidSnapshotError(str(error)[:200]) from None
 
 
-def _decode(lines: Iterator[bytes], registry: str, number: int) -> list[ThinRow]:
+def _decode(lines: Iterator[bytes], registry: str, number: int) -> Snapshot:
     head: Any = json.loads(next(lines, b""))
     if not isinstance(head, dict) or head.get("format") != FORMAT:
         raise ValueError("its format is unknown")
@@ -113,7 +133,18 @@ def _decode(lines: Iterator[bytes], registry: str, number: int) -> list[ThinRow]
     rows = [_row(_whole(line), places, bases) for line in lines]
     if len(rows) != expected:
         raise ValueError(f"it has {len(rows)} rows instead of {expected}")
-    return rows
+    return Snapshot(tuple(rows), _unread(head.get("unread", [])))
+
+
+def _unread(keys: object) -> tuple[tuple[str, str], ...]:
+    if not isinstance(keys, list) or len(keys) > MOST_UNREAD:
+        raise ValueError("unread is not what it should be")
+    found: list[tuple[str, str]] = []
+    for key in keys:
+        if not isinstance(key, list) or len(key) != 2 or not all(isinstance(k, str) for k in key):
+            raise ValueError("unread is not what it should be")
+        found.append((key[0], key[1]))
+    return tuple(found)
 
 
 def _whole(line: bytes) -> object:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from ...manifests.findings import registry as codes
 from ...manifests.findings.errors import PolicyError
 from ...manifests.findings.finding import Where
-from ..records.journal import note, now
+from ..records.journal import now
+from ..records.noted import Told, log_warning, noted
 from ..records.series import Value, file_of
 from ..storages.layout import (
     RULES,
@@ -89,12 +90,19 @@ def add(storage: Storage, signable: Signable, signer: Signer) -> str | None:
     return add_signature(storage, signable.folder, sign(signable.file, signer))
 
 
-def add_later(storage: Storage, name: str, signable: Signable, signer: Signer | None) -> bool:
+def add_later(
+    storage: Storage,
+    name: str,
+    signable: Signable,
+    signer: Signer | None,
+    told: Told = log_warning,
+) -> bool:
     """Sign what is there already, and say so in the journal: a web server lists no signatures.
     Whether there is a new signature."""
     path = None if signer is None else add(storage, signable, signer)
     if path is not None:
-        note(storage, {"what": "sign", "name": name, "signature": path, "at": now()})
+        line = {"what": "sign", "name": name, "signature": path, "at": now()}
+        noted(storage, line, f"{signable.file.path} is signed", told)
     return path is not None
 
 

@@ -16,6 +16,8 @@ from ...manifests.findings import sources as codes
 from ...manifests.findings.code import Code
 from ...manifests.findings.errors import OfflineError, SourceError
 from ...manifests.findings.finding import Where
+from ...manifests.language.source import LOCAL
+from .hints import hint_for, hint_for_error
 
 _NETWORK_MISSING = frozenset({codes.UNREACHABLE.id, codes.OFFLINE.id})
 
@@ -108,6 +110,8 @@ _SAID_BY_LIBRARY = (
     codes.TARGET_UNWRITABLE,
     codes.BAD_STORAGE_OPTIONS,
 )
+_OF_THE_HOST = (codes.UNREACHABLE, codes.NOT_AUTHENTICATED)
+_STARTS = ("cannot ", "no ", "the ")
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)([^\s/'\"<>]*@)?([^\s?'\"<>]*)(\?[^\s'\"<>]*)?")
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}|\b[Bb]earer\s+\S+|\b(?:AKIA|ASIA)[A-Z0-9]{12,}")
@@ -152,20 +156,28 @@ def explain(
     host: str = "the server",
     *,
     doing: str = "read",
+    scheme: str = LOCAL,
 ) -> SourceError:
     """What ``error``, raised by a library about ``subject`` at ``host``, means in our codes.
-    ``doing`` is what failed, as a verb.
+    ``doing`` is what failed, as a verb; ``scheme`` that of the source, for what to do.
+
+    A message about a host that cannot be used leaves ``subject`` out where ``where`` says it, so
+    that all sources at that host have the same one.
 
     The caller raises it ``from error``. An error of ours is returned unchanged.
     """
     if isinstance(error, SourceError):
         return error
     code = _code_of(error)
-    hint = _wait_hint(error) if code is codes.RATE_LIMITED else None
+    hint = hint_for_error(str(error), scheme) or hint_for(code, scheme)
+    if code is codes.RATE_LIMITED:
+        hint = _wait_hint(error, hint or code.fix)
     reason = _summary(code, host, status_of(error))
-    return source_error(
-        code, f"Cannot {doing} {subject}: {reason}", where, found=_reason(error, code), hint=hint
-    )
+    if code in _OF_THE_HOST and where.path and doing == "read":
+        message = reason[0].upper() + reason[1:] if reason.startswith(_STARTS) else reason
+    else:
+        message = f"Cannot {doing} {subject}: {reason}"
+    return source_error(code, message, where, found=_reason(error, code), hint=hint)
 
 
 def status_of(error: BaseException) -> int | None:
@@ -212,6 +224,8 @@ def _code_of(error: BaseException) -> Code:
             return codes.SERVER_ERROR
     if any(isinstance(link, OSError) and link.errno in _DISK for link in _chain(error)):
         return codes.TARGET_UNWRITABLE
+    if isinstance(error, ValueError) and str(error).startswith("Invalid endpoint"):
+        return codes.BAD_STORAGE_OPTIONS
     if isinstance(error, TypeError) and "argument" in str(error):
         return codes.BAD_STORAGE_OPTIONS
     if isinstance(error, OSError) and "Consistency check failed" in str(error):
@@ -245,13 +259,13 @@ def _reason(error: BaseException, code: Code) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _wait_hint(error: BaseException) -> str | None:
+def _wait_hint(error: BaseException, fix: str) -> str:
     for link in _chain(error):
         headers = getattr(getattr(link, "response", None), "headers", None)
         wait = headers.get("Retry-After") if headers is not None else None
         if isinstance(wait, str) and wait.strip().isdigit():
-            return codes.RATE_LIMITED.fix.replace("Wait", f"Wait {wait.strip()} seconds", 1)
-    return None
+            return fix.replace("Wait", f"Wait {wait.strip()} seconds", 1)
+    return fix
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

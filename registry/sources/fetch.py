@@ -7,6 +7,7 @@ then they are transferred. In that round, the first failure stops the rest.
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -39,6 +40,7 @@ from .folder import Folder, Hashing, damaged_hint
 from .hub_cache import COMMIT
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,7 @@ class _Work:
             with self._shown(file) as on_bytes:
                 path = self.store.find(known, file.fact.size, on_bytes)
             if path is not None:
+                _log.debug("%s is in the cache", file.label)
                 return Fetched(file.fact, path)
         local = folder.local(file.fact.path)
         if local is None:
@@ -243,6 +246,7 @@ class _Work:
                 raise IntegrityError(
                     file.refuse(WRONG_SIZE, "is longer than expected", found, expected)
                 ) from None
+        _log.info("Fetched %s (%d bytes)", file.label, size)
         # A complete file is verified, even if others failed.
         if path != into:
             return self._in_place(file, path)
@@ -291,6 +295,7 @@ class _Work:
                 blob = git_blob_sha1(path)
                 if blob != fact.version:
                     raise differs(f"git blob {blob}", f"git blob {fact.version}")
+        _log.debug("%s is verified in place: %s", file.label, path)
         return Fetched(replace(fact, sha256=digest), path)
 
     @contextmanager

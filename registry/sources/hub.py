@@ -26,9 +26,10 @@ from ..files.digests import git_blob_sha1
 from ..files.facts import FileFact
 from ..store.verified import Stamp
 from . import hub_xet
+from .failures import status_of
 from .folder import OnBytes
 from .hub_cache import COMMIT, Content, HubCache, cached_fact
-from .hub_http import BadAnswerError, answer, document
+from .hub_http import UNSENDABLE, BadAnswerError, answer, cannot_send, document, sent_token
 from .hub_settings import HubSettings
 from .opened import OpenedFolder
 from .pace import Limits, Pace
@@ -270,6 +271,16 @@ class HubFolder(OpenedFolder):
         if isinstance(error, BadAnswerError):
             return self._error(
                 codes.BAD_ANSWER, f"Invalid answer of the Hub for {self._shown(path)}", found=error
+            )
+        if cannot_send(error) or (status_of(error) == 401 and sent_token(error)):
+            message = f"{self._host()} rejected the token (HTTP 401)"
+            if cannot_send(error):
+                message = UNSENDABLE[0].upper() + UNSENDABLE[1:]
+            return self._error(
+                codes.NOT_AUTHENTICATED,
+                message if self._where.path else f"Cannot read {self._shown(path)}: {message}",
+                found=self._settings.token_place,
+                hint="Replace the token by a valid one; public repositories need none.",
             )
         return super()._explain(error, path)
 

@@ -70,6 +70,21 @@ def document(url: str, token: str | bool | None, timeout: float, most: int) -> A
         raise BadAnswerError("invalid JSON") from error
 
 
+def sent_token(error: BaseException) -> bool:
+    """Whether the request that the Hub refused with ``error`` had a token."""
+    request = getattr(getattr(error, "response", None), "request", None)
+    return request is not None and "authorization" in request.headers
+
+
+def cannot_send(error: BaseException) -> bool:
+    """Whether the token has characters that no header can have, or is empty."""
+    header = type(error).__name__ == "LocalProtocolError" and "header value" in str(error)
+    return header or isinstance(error, UnicodeEncodeError)
+
+
+UNSENDABLE = "the token is empty, or has characters that no token has"
+
+
 def _short(response: Any) -> Any:
     """An error answer with the start of its body; the client would read all of it."""
     body = bytearray()

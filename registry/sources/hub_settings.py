@@ -34,3 +34,13 @@ class HubSettings:
         token = False if request.strange else request.options.get("token")
         folder = Path(os.path.expandvars(cache)).expanduser()
         return cls(endpoint.rstrip("/"), folder, token, not request.strange)
+
+    @property
+    def token_place(self) -> str:
+        """Where the token comes from, in words; never the token."""
+        if isinstance(self.token, str):
+            return "the token in storage_options, or token="
+        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+            if os.environ.get(name, "").strip():
+                return f"the token in {name}"
+        return "the token that `hf auth login` stored"

@@ -12,10 +12,14 @@ from ...manifests.findings import sources as codes
 from ...manifests.findings.errors import SourceError
 from ..files.facts import FileFact
 from .folder import OnBytes
+from .local_change import why_changed
 from .opened import OpenedFolder, is_hidden
 from .request import SourceRequest
 
 _CHUNK = 1 << 20
+_FROM_HERE = (
+    "Check the spelling. A relative path of a call or an option starts from the current folder."
+)
 _Seen = tuple[int, int, int, int]
 
 
@@ -52,6 +56,9 @@ class LocalFolder(OpenedFolder):
 
     def _look(self, pin: FileFact) -> FileFact | None:
         return self._file(pin.path) if (self._root / pin.path).exists() else None
+
+    def _why_changed(self, pin: FileFact) -> tuple[str, str | None]:
+        return why_changed(self._root / pin.path, pin.sha256)
 
     def _stream(self, fact: FileFact, start: int, stop: int) -> Generator[bytes]:
         try:
@@ -141,9 +148,12 @@ class LocalFolder(OpenedFolder):
             if root.is_dir():
                 return root
         except FileNotFoundError as error:
-            near = folder.resolve()
+            hint = None if self._where.line is not None else _FROM_HERE  # of a call or an option
             raise self._error(
-                codes.SOURCE_MISSING, f"{self._shown()} does not exist", found=f"nothing at {near}"
+                codes.SOURCE_MISSING,
+                f"{self._shown()} does not exist",
+                found=f"nothing at {folder.resolve()}",
+                hint=hint,
             ) from error
         except (OSError, RuntimeError) as error:
             raise self._unreadable(".", error) from error

@@ -9,6 +9,7 @@ where one is known (from ``@`` or a lock), else the branch or tag as written (a 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -47,6 +48,11 @@ def mirror_for(
     return best[1], _joined(best[1], steps[len(best[0]) :], source, where)
 
 
+def path_in_mirror(source: Source, revision: str | None) -> str:
+    """The path of a Hub source in a mirror of ``hf://``."""
+    return "/".join(_steps_of(source, revision))
+
+
 def options_for(place: Source, source: Source, options: Mapping[str, Any]) -> Mapping[str, Any]:
     """The storage options for a mirror: its source's, where both are of the same kind."""
     return options if place.scheme == source.scheme else {}
@@ -59,20 +65,25 @@ class MirroredFolder:
     ``None``: sizes and SHA-256 digests pin the files of a mirror.
     """
 
-    def __init__(self, inner: Folder, source: Source, revision: str | None) -> None:
+    def __init__(self, inner: Folder, source: Source, revision: str | None, mirror: str) -> None:
+        """``mirror`` is the right side of the row, for messages."""
         if revision is None and source.is_commit:
             revision = source.revision
         self.source: Source = source
         self.revision: str | None = revision if source.is_hub else None
         self.pinned: Source = source if self.revision is None else source.at(self.revision)
         self._inner: Folder = inner
+        self._mirror = mirror
 
     @property
     def bytes_read(self) -> int:
         return self._inner.bytes_read
 
     def files(self) -> Mapping[str, FileFact]:
-        return unversioned(self._inner.files())
+        try:
+            return unversioned(self._inner.files())
+        except SourceError as error:
+            raise not_in_mirror(error, self.source, self._mirror) from error
 
     def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
         return self._inner.read(path, start, length)
@@ -82,6 +93,27 @@ class MirroredFolder:
 
     def download(self, path: str, into: Path, on_bytes: OnBytes | None = None) -> Path:
         return self._inner.download(path, into, on_bytes)
+
+
+def not_in_mirror(error: SourceError, source: Source, mirror: str) -> SourceError:
+    """The same error, which says of a place that does not exist that it is one in a mirror."""
+    fill = (
+        "`adapterdock mirror --hub MANIFEST DST`, where the Hub can be reached"
+        if source.is_hub
+        else f"a copy of {scrub(str(source))}"
+    )
+    findings = [
+        replace(
+            f,
+            message=f"The mirror {scrub(mirror)} does not have {scrub(str(source))}",
+            found=f.found or f.message,
+            hint=f"Check the row in `mirrors`, or fill the mirror with {fill}.",
+        )
+        if f.code == codes.SOURCE_MISSING.id
+        else f
+        for f in error.findings
+    ]
+    return type(error)(*findings)
 
 
 def unversioned(files: Mapping[str, FileFact]) -> dict[str, FileFact]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -15,12 +16,14 @@ from ...manifests.findings.errors import SourceError
 from ...manifests.findings.finding import Where
 from ...manifests.language.source import ARCHIVE, HUB, LOCAL, Source
 from ..files.facts import FileFact
+from .failures import scrub
 from .folder import Folder
-from .mirrors import MirroredFolder, mirror_for, options_for, unversioned
+from .mirrors import MirroredFolder, mirror_for, not_in_mirror, options_for, unversioned
 from .opened import OpenedFolder
 from .request import Permits, SourceRequest
 from .ways import GOOGLE, HTTP, S3, Vouches, strange_ways
 
+_log = logging.getLogger(__name__)
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _OFFLINE_VARIABLES = ("ADAPTERDOCK_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 _TRUE = frozenset({"1", "ON", "YES", "TRUE"})  # as the Hub's client reads its variables
@@ -94,8 +97,10 @@ def open_source(
     )
     row = mirror_for(source, mirrors, revision=revision, where=where)
     if row is None:
+        _log.info("Opening %s", scrub(str(source)))
         return _open(request, vouches)
     place = row[1]
+    _log.info("Opening %s, from %s", scrub(str(source)), scrub(str(place)))
     mirrored = replace(
         request,
         source=place,
@@ -103,7 +108,11 @@ def open_source(
         revision=None,
         pins=None if files is None else unversioned(files),
     )
-    return MirroredFolder(_open(mirrored, vouches), source, revision)
+    try:
+        folder = _open(mirrored, vouches)
+    except SourceError as error:
+        raise not_in_mirror(error, source, row[0]) from error
+    return MirroredFolder(folder, source, revision, row[0])
 
 
 def open_contents(request: SourceRequest, vouches: Vouches | None) -> OpenedFolder:

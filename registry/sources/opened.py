@@ -26,6 +26,8 @@ from ..files.digests import PREFIX, Hasher, path_problem
 from ..files.facts import FileFact
 from .failures import explain, scrub, source_error
 from .folder import OnBytes
+from .hints import hint_for
+from .local_change import CHANGED
 from .pace import Limits, Pace, SlowError
 from .ranges import BadRangeError, only_range
 from .relay import relayed, within
@@ -214,10 +216,14 @@ class OpenedFolder(ABC):
 
     def _error(self, code: Code, message: str, **details: Any) -> SourceError:
         """:func:`source_error` at this folder's place; ``details`` are its options."""
+        if details.get("hint") is None:
+            details["hint"] = hint_for(code, self._source.scheme)
         return self._for_strangers(source_error(code, message, self._where, **details))
 
     def _explain(self, error: BaseException, path: str | None = None) -> SourceError:
-        return self._for_strangers(explain(error, self._subject(path), self._where, self._host()))
+        subject, scheme = self._subject(path), self._source.scheme
+        failure = explain(error, subject, self._where, self._host(), scheme=scheme)
+        return self._for_strangers(failure)
 
     def _subject(self, path: str | None) -> str:
         """What a library's error is about, in the message."""
@@ -409,12 +415,14 @@ class OpenedFolder(ABC):
                     )
                 )
             elif _differs(pin, now):
+                problem, hint = self._why_changed(pin)
                 findings.append(
                     codes.SOURCE_CHANGED.finding(
-                        f"{self._shown(path)} has changed since it was locked",
+                        f"{self._shown(path)} {problem}",
                         self._where,
                         found=_described(now),
                         expected=_described(pin),
+                        hint=hint,
                     )
                 )
             else:
@@ -422,6 +430,11 @@ class OpenedFolder(ABC):
         if findings:
             raise SourceError(*findings)
         return MappingProxyType(held)
+
+    def _why_changed(self, pin: FileFact) -> tuple[str, str | None]:
+        """What is said of a file that is not the pinned one, and what to do (``None``: what the
+        code says)."""
+        return CHANGED, None
 
     def _outside(self, path: str) -> Finding:
         return codes.OUTSIDE_SOURCE.finding(

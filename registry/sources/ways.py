@@ -58,6 +58,7 @@ _HARMLESS: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(GOOGLE, _GOOGLE_OPTIONS),
 }
 """By scheme, the options that do not decide where requests go; fsspec's own for other schemes."""
+_PLACES = frozenset({"endpoint_url", "client_kwargs", "config_kwargs", "use_ssl"})
 _SAFE_WHEN_TRUE = frozenset(
     {"use_ssl", "ssl", "client_kwargs.use_ssl", "client_kwargs.verify", "client_kwargs.trust_env"}
 )
@@ -69,6 +70,12 @@ _LOGS_IN = frozenset({"smb"})
 """Schemes whose driver logs in, as the user, at whatever host the URL names."""
 _URL_ITSELF = "the URL"
 _BARE = frozenset({"file", "memory"})
+
+
+def options_of(scheme: str) -> frozenset[str]:
+    """Names of storage options of this scheme, for who misspelt one: those that are known here."""
+    known = frozenset(name.partition(".")[0] for name in _HARMLESS.get(scheme, _FSSPEC))
+    return known | _PLACES if scheme in S3 else known
 
 
 @dataclass(frozen=True)

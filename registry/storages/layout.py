@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from ..files.digests import PREFIX
 
@@ -72,6 +72,14 @@ def is_signature(name: str, path: str) -> bool:
     if not path.startswith(start) or ".." in path:
         return False
     return _SIGNATURE.fullmatch(path.removeprefix(start)) is not None
+
+
+def names_in(paths: Iterable[str]) -> Iterator[str]:
+    """The names that files of entries are for."""
+    for path in paths:
+        name, found, _ = path.removeprefix(f"{ADAPTERS}/").partition("/versions/")
+        if found:
+            yield name
 
 
 def versions_in(name: str, paths: Iterable[str]) -> list[str]:

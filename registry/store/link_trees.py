@@ -61,7 +61,13 @@ def materialise(store: Store, files: Mapping[str, Path | str]) -> Path:
                 return tree
             try:
                 with guarded(tree), store.temporary() as new:
-                    _publish(new, tree, placed)
+                    _build(new, tree, placed)
+                    tree.parent.mkdir(exist_ok=True)
+                    # Another process may have made it meanwhile, and be reading from it.
+                    if os.path.lexists(tree) and not intact(store, tree, facts):
+                        move_folder(tree, new.with_name("old"))
+                    if move_folder(new, tree):
+                        close_folder(tree)
             except StoreError as error:
                 if error.code not in (CACHE_READ_ONLY.id, CACHE_PERMISSION.id):
                     raise
@@ -124,16 +130,6 @@ def _locate(store: Store, files: Mapping[str, Path | str]) -> list[tuple[FileFac
     if findings:
         raise StoreError(*findings)
     return placed
-
-
-def _publish(new: Path, tree: Path, placed: list[tuple[FileFact, Path]]) -> None:
-    _build(new, tree, placed)
-    tree.parent.mkdir(exist_ok=True)
-    if os.path.lexists(tree):
-        # Damaged, or a file has moved: move the old tree away first.
-        move_folder(tree, new.with_name("old"))
-    if move_folder(new, tree):
-        close_folder(tree)
 
 
 def _for_this_process(name: str, placed: list[tuple[FileFact, Path]]) -> Path:

@@ -73,7 +73,8 @@ class Admission:
             param = "messages"
         else:
             texts = as_list(request.prompt)
-            self._check_count(len(texts) * request.n, "prompt")
+            many = len(texts) > 1 and request.n <= limits.choices
+            self._check_count(len(texts) * request.n, "prompt" if many else "n")
             prompts = [engine.prompts.tokens(text, "prompt") for text in texts]
             param = "prompt"
         if (wanted := request.new_tokens) is not None and wanted > limits.new_tokens:

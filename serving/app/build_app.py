@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
-import torch
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ...loader.load import load
 from ...manifests.findings import serving as codes
+from ...manifests.reading.complaints import expected_of
 from .answering import Answering
 from .batcher import Batcher
 from .drain import Drain
-from .engine import Engine
 from .failure import RequestError, invalid
 from .following import Follower
 from .gate import Gate
-from .keys import Keys
-from .limits import Limits
+from .loaded import Loaded, load_served
 from .metrics import Metrics
 from .routes import ROUTES, Service, routes
-from .tasks import Pooling
+from .settings import Settings
 
 log = logging.getLogger("adapterdock")
 
@@ -38,61 +33,12 @@ _AT_ONCE = 1.0
 """Seconds for what takes no time once nothing runs."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How a model is served.
-
-    Args:
-        manifest: Its path.
-        keys: Who may ask.
-        limits: What one request may ask for.
-        policy: A policy file that applies besides the manifest's own.
-        accept: Codes of unchecked findings to accept.
-        frozen: Refuse a missing or incomplete lock.
-        offline: Use no network.
-        residency: Bytes of adapters on the model's device, as for ``load``.
-        threads: Of torch; ``None`` leaves torch's own number.
-        period: Seconds between two looks at the manifest; ``None`` does not follow it.
-        pooling: How embeddings are made; ``None`` for what suits the base.
-        drain: Seconds that a server which stops waits for its answers.
-    """
-
-    manifest: Path
-    keys: Keys = field(default_factory=Keys)
-    limits: Limits = field(default_factory=Limits)
-    policy: Path | None = None
-    accept: tuple[str, ...] = ()
-    frozen: bool = False
-    offline: bool = False
-    residency: str | None = None
-    threads: int | None = None
-    period: float | None = 30.0
-    pooling: Pooling | None = None
-    drain: float = 30.0
-
-
-def load_engine(settings: Settings, **more: Any) -> Engine:
-    """Load the manifest's base and adapters. Raises any :class:`AdapterdockError` of ``load``."""
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    model = load(
-        settings.manifest,
-        policy=settings.policy,
-        accept=settings.accept,
-        frozen=settings.frozen,
-        offline=settings.offline,
-        residency=settings.residency,
-        **more,
-    )
-    return Engine(model, settings.pooling)
-
-
-def build_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
+def build_app(settings: Settings, loaded: Loaded | None = None) -> FastAPI:
     """A FastAPI app that serves a manifest.
 
     Args:
         settings: How.
-        engine: The model, if it is loaded already.
+        loaded: The model, if it is loaded already.
 
     Returns:
         The app; it follows the manifest from its start to its end.
@@ -100,8 +46,9 @@ def build_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
     Raises:
         AdapterdockError: The manifest cannot be loaded.
     """
-    if engine is None:
-        engine = load_engine(settings)
+    if loaded is None:
+        loaded = load_served(settings)
+    engine = loaded.engine
     limits, metrics = settings.limits, Metrics()
     batcher = Batcher(
         engine.run,
@@ -112,8 +59,7 @@ def build_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
         ran=metrics.batch,
     )
     follower = Follower(
-        engine,
-        settings.manifest,
+        loaded,
         period=settings.period or 30.0,
         on_look=lambda result: metrics.looks.labels(result).inc(),
         policy=settings.policy,
@@ -121,6 +67,8 @@ def build_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
         frozen=settings.frozen,
         offline=settings.offline,
     )
+    if settings.period is not None:
+        follower.take_up()
     metrics.watch(lambda: batcher.waiting, lambda: batcher.running)
     metrics.state(lambda: follower.standing.behind, lambda: len(engine.names))
     answering = Answering(batcher, metrics, limits.answer_seconds)
@@ -134,7 +82,7 @@ def build_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
         yield
         if not drain.closing:  # a server that drains by itself has waited already
             await stop(app, settings.drain)
-        await asyncio.to_thread(follower.close)
+        await asyncio.to_thread(follower.close, _AT_ONCE)
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     drain = app.state.drain = Drain()
@@ -165,12 +113,14 @@ async def stop(app: FastAPI, seconds: float) -> bool:
     service.ready = False
     drain.close()
     done = await drain.finished(seconds)
-    ran = await asyncio.to_thread(batcher.close, _AT_ONCE)
+    ran = await asyncio.to_thread(batcher.close, _AT_ONCE if done else 0)
     if not done:
         log.warning(
             "The server stopped after %g seconds, before every answer was complete", seconds
         )
-        await drain.finished(_AT_ONCE)  # those that were cut are told
+        if not await drain.finished(_AT_ONCE):  # those whose rows were cut are told
+            drain.cut()
+            await drain.finished(_AT_ONCE)
     return done and ran
 
 
@@ -181,13 +131,28 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 async def _not_valid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    said = request.headers.get("content-type", "")
+    if error.errors()[0]["loc"] == ("body",) and not _is_json(said):
+        finding = codes.REQUEST_INVALID.finding(
+            "The Content-Type is not that of JSON",
+            found=said[:100] or "none",
+            expected="application/json",
+        )
+        return await _refused(request, RequestError(finding, status=415))
     return await _refused(request, explained(error.errors()))
+
+
+def _is_json(content_type: str) -> bool:
+    kind, _, sub = content_type.partition(";")[0].strip().lower().partition("/")
+    return kind == "application" and (sub == "json" or sub.endswith("+json"))
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, RequestError):  # FastAPI wraps what the gate raised in a body
         return await _refused(request, error.__cause__)
+    if error.status_code == 400:  # FastAPI could not parse it: no UTF-8, too deep, huge numbers
+        return await _refused(request, invalid("The body is not valid JSON"))
     finding = codes.REQUEST_INVALID.finding(
         f"{error.detail}: {request.method} {request.url.path[:200]}",
         hint="Use a route of OpenAI's API, such as POST /v1/chat/completions.",
@@ -206,12 +171,21 @@ async def _broken(request: Request, error: Exception) -> Response:
 def explained(errors: Any) -> RequestError:
     """pydantic's errors as one that names the first field. What was sent is not repeated."""
     first = errors[0]
-    steps = [str(step) for step in first["loc"] if step != "body"]
+    loc = [str(at) for at in first["loc"][1:]]  # after "body"
+    known = loc[:-1] if first["type"] == "extra_forbidden" else loc
+    # "str" and "list[...]" are the branches of a union, and no places in a body
+    steps = [at for at in known if at != "str" and "[" not in at] + loc[len(known) :]
     param = steps[0] if steps else None
     if first["type"] == "json_invalid":
         return invalid("The body is not valid JSON", found=first.get("ctx", {}).get("error"))
     if first["type"] == "extra_forbidden":
-        return invalid(f"The field {param!r} is not served", param)
+        return invalid(f"The field {'.'.join(steps)!r} is not served", param)
     if first["type"] == "missing":
         return invalid(f"The field {'.'.join(steps) or 'body'!r} is missing", param)
-    return invalid(f"Invalid {'.'.join(steps) or 'body'}", param, expected=first["msg"])
+    return invalid(f"Invalid {'.'.join(steps) or 'body'}", param, expected=_expected(first))
+
+
+def _expected(error: Mapping[str, Any]) -> str:
+    if error["type"] == "value_error":  # one of ours, which says what it expects
+        return str(error["ctx"]["error"])
+    return expected_of(error) or str(error["msg"])

@@ -15,7 +15,12 @@ _STATUS = {
     codes.MODEL_NOT_SERVED.id: 404,
     codes.SERVER_BUSY.id: 503,
 }
-_TYPES = {401: "authentication_error", 404: "not_found_error", 503: "server_error"}
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    503: "server_error",
+}
 RETRY_SECONDS = 5
 
 

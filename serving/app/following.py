@@ -10,27 +10,33 @@ after a while too.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ...loader.lifecycle.change import apply_plan, overrides_of, plan_change
+from ...loader.lifecycle.change import apply_plan, plan_change
 from ...manifests.findings import changing as codes
 from ...manifests.findings.errors import AdapterdockError, AttachError
 from ...manifests.findings.finding import Finding
 from ...manifests.language.schema import Policy
-from ...manifests.lockfile import Lock, LockedAdapter, lock_path
+from ...manifests.lockfile import Lock
 from ...manifests.manifest import ManifestFile
 from ...registry.access.session import session_for
-from ...registry.locks.project import lock_of, open_manifest, policies_in_force
-from ...registry.locks.state import overridden, require_lock
-from ..served.aliases import follows_aliases, moved, newer_entries, upgraded, with_followed
-from .engine import Engine
+from ...registry.files.disk import FileMark, file_mark
+from ...registry.locks.project import policies_in_force
+from ...registry.locks.state import require_lock
+from ..served.aliases import (
+    moved,
+    newer_entries,
+    take_up,
+    upgraded,
+    with_followed,
+)
+from .loaded import Loaded
 
 log = logging.getLogger("adapterdock")
 
@@ -49,7 +55,8 @@ class Standing:
     Args:
         adapters: By name, digest and since when (seconds since the epoch).
         wanted: By name, the digest that the lock says.
-        findings: Why the last look changed nothing.
+        followed: By name of an adapter whose alias is newer than the lock, the lock's digest.
+        findings: Why the last look did not make everything as the manifest says.
         checked: When the last look was (seconds since the epoch).
         manifest: Digest of the manifest's bytes.
         lock_digest: The same of the lock's; ``None`` where there is no file.
@@ -58,6 +65,7 @@ class Standing:
 
     adapters: Mapping[str, tuple[str, float]] = field(default_factory=dict)
     wanted: Mapping[str, str] = field(default_factory=dict)
+    followed: Mapping[str, str] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
     checked: float = 0.0
     manifest: str | None = None
@@ -74,8 +82,7 @@ class Follower:
     """Keeps a model as its manifest says, until :meth:`close`.
 
     Args:
-        engine: The model, loaded from the manifest.
-        path: The manifest.
+        loaded: The model, as it was loaded from the manifest.
         period: Seconds between two looks without a change of the files.
         on_look: Called with ``unchanged``, ``switched`` or ``refused`` after each look.
         **options: ``policy``, ``accept``, ``frozen``, ``offline``, as for ``load``.
@@ -83,35 +90,61 @@ class Follower:
 
     def __init__(
         self,
-        engine: Engine,
-        path: Path,
+        loaded: Loaded,
         *,
         period: float = 30.0,
         on_look: Callable[[str], object] = lambda result: None,
         **options: Any,
     ) -> None:
-        self.engine, self._path, self._period = engine, path, period
+        self.engine, self._memory, self._found = loaded.engine, loaded.memory, loaded.found
+        self._place, self._period = loaded.memory.location, period
         self._on_look, self._options = on_look, options
+        self._aliases = loaded.aliases
         self._stopping = threading.Event()
         self._one = threading.Lock()
         self._marks = self._read_marks()
-        self._followed: Mapping[str, LockedAdapter] = {}
         self.standing = Standing()
-        deployment = engine.host.deployment
+        deployment = self.engine.host.deployment
         assert deployment is not None
         policies = policies_in_force(deployment.file, options.get("policy"))
-        self.standing = self._served(deployment.pulled.lock, policies)
+        self.standing = self._served(deployment.pulled.lock, policies, loaded.away)
+        self._say(())
+        self._memory.keep(self._found, self._memory.followed if self._aliases else {})
         self._thread = threading.Thread(target=self._follow, name="adapterdock follow", daemon=True)
+
+    @property
+    def location(self) -> str:
+        """Of the manifest, as it was named, without secrets."""
+        return self._place.text
+
+    def take_up(self) -> None:
+        """Serve what was followed before the start; no registry is asked. What cannot be served
+        any more is in ``standing.findings``."""
+        lock = self._found.lock
+        if lock is None or not self._aliases:
+            return
+        file, before = self._found.file, self.standing.findings
+        served, wrong = take_up(
+            file, lock, self._memory.followed, lambda newer: self._apply(file, newer)
+        )
+        if served == lock and not wrong:
+            return
+        self._memory.keep(self._found, newer_entries(lock, served))
+        findings = (*before, *self._place.shown(wrong))
+        self.standing = self._served(served, self.standing.policies, findings)
+        self._say(before)
 
     def start(self) -> None:
         """Follow in a daemon thread."""
         self._thread.start()
 
-    def close(self) -> None:
-        """Stop; a change that is being applied is finished first, if that does not take long."""
+    def close(self, seconds: float = _PATIENCE) -> None:
+        """Stop; a change that is being applied is finished first, if that takes no longer."""
         self._stopping.set()
         if self._thread.is_alive():
-            self._thread.join(_PATIENCE)
+            self._thread.join(seconds)
+        if not self._thread.is_alive():
+            self._place.close()
 
     def look(self) -> str:
         """Make the model as the manifest says: ``unchanged``, ``switched`` or ``refused``.
@@ -119,6 +152,7 @@ class Follower:
         What fails leaves the old adapters, and is in ``standing.findings``.
         """
         with self._one:
+            before = self.standing.findings
             try:
                 result = self._changed()
             except AdapterdockError as error:
@@ -126,16 +160,17 @@ class Follower:
             except Exception as error:
                 message = f"{type(error).__name__}: {error}"
                 result = self._refused(AttachError(codes.WATCH_BROKE_OFF.finding(message)))
+            self._say(before)
             self._on_look(result)
             return result
 
     # -- one look --------------------------------------------------------------------------
 
     def _changed(self) -> str:
-        host = self.engine.host
-        file = open_manifest(self._path, **overrides_of(host))
+        self._found = found = self._place.read()
+        file = found.file
         policies = policies_in_force(file, self._options.get("policy"))
-        known, newer, trouble = self._locks(file)
+        known, newer, trouble = self._locks(file, found.lock)
         try:
             lock, changes = self._apply(file, newer)
         except AdapterdockError as error:
@@ -144,9 +179,9 @@ class Follower:
             # what was promoted cannot be served: everything else still can
             trouble += error.findings
             lock, changes = self._apply(file, known)
-        beside = lock_of(file)
-        self._followed = {} if beside is None else newer_entries(beside, lock)
-        self.standing = self._served(lock, policies, trouble)
+        beside = found.lock
+        self._memory.keep(found, {} if beside is None else newer_entries(beside, lock))
+        self.standing = self._served(lock, policies, self._place.shown(trouble))
         return "switched" if changes else "refused" if trouble else "unchanged"
 
     def _apply(self, file: ManifestFile, lock: Lock | None) -> tuple[Lock, bool]:
@@ -156,18 +191,20 @@ class Follower:
         if plan:
             apply_plan(host, plan)
             self.engine.changed()
-            log.info("%s: applied\n%s", self._path, plan)
+            log.info("%s: applied\n%s", self.location, plan, extra=self._told("switched", ()))
         return plan.lock, bool(plan)
 
-    def _locks(self, file: ManifestFile) -> tuple[Lock | None, Lock | None, tuple[Finding, ...]]:
-        """The lock beside the manifest with what was followed before, the same with newer values of
-        its aliases, and why some are not followed. ``None`` where there is no lock."""
-        beside = lock_of(file)
+    def _locks(
+        self, file: ManifestFile, beside: Lock | None
+    ) -> tuple[Lock | None, Lock | None, tuple[Finding, ...]]:
+        """The lock with what was followed before, the same with newer values of its aliases, and
+        why some are not followed. ``None`` where the lock beside the manifest alone counts, or
+        there is none."""
         require_lock(file, beside, frozen=bool(self._options.get("frozen")))
-        if beside is None or overridden(file, beside) or not follows_aliases(None):
+        if beside is None or not self._aliases:
             return None, None, ()
         session = session_for(file, store=self.engine.host.session.store, **self._options)
-        known = newer = with_followed(file, beside, self._followed)
+        known = newer = with_followed(file, beside, self._memory.followed)
         news = moved(file, known, session)
         trouble = [*news.findings]
         for name in news.values:
@@ -178,46 +215,68 @@ class Follower:
         return known, newer, tuple(trouble)
 
     def _refused(self, error: AdapterdockError) -> str:
-        if error.findings != self.standing.findings:
-            log.error("Cannot follow %s; the adapters stay as they are\n%s", self._path, error)
-        now = self.standing
-        self.standing = Standing(
-            now.adapters,
-            self._wanted() or now.wanted,
-            error.findings,
-            time.time(),
-            _digest(self._path),
-            _digest(lock_path(self._path)),
-            now.policies,
+        lock = self._found.lock
+        self.standing = replace(
+            self.standing,
+            wanted=self.standing.wanted if lock is None else digests_of(lock),
+            findings=self._place.shown(error.findings),
+            checked=time.time(),
+            manifest=self._found.manifest_sha256,
+            lock_digest=self._found.lock_sha256,
         )
         return "refused"
 
-    def _wanted(self) -> Mapping[str, str]:
-        """What the lock says, if it can be read."""
-        try:
-            lock = lock_of(open_manifest(self._path, **overrides_of(self.engine.host)))
-        except AdapterdockError:
-            return {}
-        return {} if lock is None else digests_of(lock)
-
     def _served(
-        self, lock: Lock, policies: tuple[Policy, ...], findings: tuple[Finding, ...] = ()
+        self, lock: Lock, policies: tuple[Policy, ...], findings: Iterable[Finding] = ()
     ) -> Standing:
-        now, before = time.time(), self.standing.adapters
+        now, before, beside = time.time(), self.standing.adapters, self._found.lock
         digests = digests_of(lock)
         known = {
             name: before[name] if before.get(name, ("",))[0] == digest else (digest, now)
             for name, digest in digests.items()
         }
+        ahead = {} if beside is None else newer_entries(beside, lock)
         return Standing(
             known,
             digests,
-            findings,
+            {n: beside.adapters[n].digest or "" for n in ahead} if beside is not None else {},
+            tuple(dict.fromkeys(findings)),
             now,
-            _digest(self._path),
-            _digest(lock_path(self._path)),
+            self._found.manifest_sha256,
+            self._found.lock_sha256,
             policies,
         )
+
+    def _say(self, before: tuple[Finding, ...]) -> None:
+        """Log what is wrong once, and when it is over: where the one is seen, so is the other."""
+        findings = self.standing.findings
+        if findings == before:
+            return
+        if findings:
+            said = "\n".join(map(str, findings))
+            told = self._told("refused", findings)
+            log.error(
+                "Cannot follow %s completely; the rest stays as it is\n%s",
+                self.location,
+                said,
+                extra=told,
+            )
+        else:
+            told = self._told("unchanged", findings)
+            log.warning("%s is served as it says again", self.location, extra=told)
+
+    def _told(self, result: str, findings: Iterable[Finding]) -> dict[str, Any]:
+        """What a line of the log says beside its text, as the follower for engines does."""
+        codes = [finding.code for finding in findings]
+        state = "behind" if codes else "serving"
+        place = self.location
+        return {
+            "event": "look",
+            "result": result,
+            "state": state,
+            "manifest": place,
+            "codes": codes,
+        }
 
     # -- in the thread ---------------------------------------------------------------------
 
@@ -237,12 +296,10 @@ class Follower:
             self.look()
             looked = time.monotonic()
 
-    def _read_marks(self) -> Mapping[Path, tuple[int, ...] | None]:
-        deployment = self.engine.host.deployment
-        files = deployment.file.files if deployment else ()
+    def _read_marks(self) -> Mapping[str, FileMark]:
         policy = self._options.get("policy")
-        paths = [self._path, lock_path(self._path), *files, *([Path(policy)] if policy else [])]
-        return {path: _mark(path) for path in paths}
+        more = {str(policy): file_mark(Path(policy))} if policy else {}
+        return {**self._place.marks(), **more}
 
 
 def digests_of(lock: Lock) -> dict[str, str]:
@@ -250,19 +307,3 @@ def digests_of(lock: Lock) -> dict[str, str]:
     found = {name: one.digest for name, one in lock.adapters.items()}
     found |= {name: one.digest for name, one in lock.compositions.items()}
     return {name: digest or "" for name, digest in found.items()}
-
-
-def _digest(path: Path) -> str | None:
-    try:
-        return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
-    except OSError:
-        return None
-
-
-def _mark(path: Path) -> tuple[int, ...] | None:
-    """Changes when the file does; ``None`` for a missing file."""
-    try:
-        found = path.stat()
-    except (OSError, ValueError):
-        return None
-    return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

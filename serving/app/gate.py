@@ -5,6 +5,7 @@ Plain ASGI, so that streams pass through unchanged.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -15,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ...manifests.findings import serving as codes
 from ...manifests.language.schema import Policy
 from .drain import Drain
-from .failure import RequestError, too_large
+from .failure import RequestError, busy, too_large
 from .keys import Caller, Keys
 from .limits import Limits
 from .metrics import Metrics
@@ -57,11 +58,13 @@ class Gate:
             await self._app(scope, receive, send)
             return
         start, status = time.monotonic(), [500]
+        started = False
         route = scope["path"] if scope["path"] in self._routes else "other"
 
         async def counted(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
-                status[0] = message["status"]
+                status[0], started = message["status"], True
             await send(message)
 
         try:
@@ -73,6 +76,13 @@ class Gate:
         except RequestError as error:
             answer = JSONResponse(error.as_dict(), error.status, headers=error.headers)
             await answer(scope, receive, counted)
+        except asyncio.CancelledError:
+            if not self._drain.is_over:
+                raise
+            if not started:  # of an answer that has started, the server closes the connection
+                error = busy("The server stopped before the request was complete")
+                answer = JSONResponse(error.as_dict(), error.status, headers=error.headers)
+                await answer(scope, receive, counted)
         finally:
             self._metrics.requests.labels(route, str(status[0])).inc()
             self._metrics.seconds.labels(route).observe(time.monotonic() - start)

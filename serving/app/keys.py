@@ -14,6 +14,7 @@ from ...manifests.findings.errors import UsageError
 from ...manifests.findings.finding import Finding
 from ...manifests.language.names import NAME_PATTERN
 from ...manifests.language.schema import Policy
+from ...manifests.reading.bounded_file import read_at_most
 
 VARIABLE = "ADAPTERDOCK_API_KEYS"
 FILE_PREFIX = "file:"
@@ -113,16 +114,18 @@ def _entries(text: str) -> Iterator[str]:
 
 def _read(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            content = file.read(_FILE_BYTES + 1)
+        content = read_at_most(path, _FILE_BYTES)
         if len(content) > _FILE_BYTES:
-            raise ValueError(f"more than {_FILE_BYTES} bytes")
+            raise OSError(f"more than {_FILE_BYTES} bytes")
         return content.decode("utf-8")
+    except UnicodeDecodeError as error:  # its text would show the file
+        raise _unread(path, "bytes that are not UTF-8") from error
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise UsageError(
-            codes.KEYS_INVALID.finding(f"Cannot read the keys in {path}", found=reason)
-        ) from error
+        raise _unread(path, getattr(error, "strerror", None) or str(error)) from error
+
+
+def _unread(path: Path, found: str) -> UsageError:
+    return UsageError(codes.KEYS_INVALID.finding(f"Cannot read the keys in {path}", found=found))
 
 
 def _invalid(number: int, found: str, expected: str) -> Finding:

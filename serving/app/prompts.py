@@ -20,6 +20,8 @@ from .tasks import Tasks
 _PIXELS = 50_000_000
 """The most pixels of an image: more could take gigabytes once it is unpacked."""
 _DATA = "data:image/"
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+"""What Pillow may try. It would run other programs for some (Ghostscript for EPS)."""
 
 
 class Prompts:
@@ -97,7 +99,7 @@ class Prompts:
             )
         try:
             content = base64.b64decode(url.partition(";base64,")[2], validate=True)
-            image = Image.open(io.BytesIO(content))
+            image = Image.open(io.BytesIO(content), formats=_FORMATS)
             if image.width * image.height > _PIXELS:
                 raise too_large(
                     "The image is too large",

@@ -6,27 +6,59 @@ clients send with a value that asks for nothing (``presence_penalty: 0``) are ac
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+_FIELDS = 100
+"""The most of one object."""
+
+
+def _encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # JSON can hold halves of surrogate pairs, which no tokenizer takes
+        raise ValueError("text without halves of surrogate pairs") from None
+    return text
+
 
 Zero = Annotated[float, Field(ge=0, le=0)]
 Seed = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
-TokenIds = Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(min_length=1)]
-Text = Annotated[str, Field(strict=True)]
+# every list ends at its first error: a body of megabytes could give millions of them
+TokenIds = Annotated[
+    list[Annotated[int, Field(ge=0, strict=True)]], Field(min_length=1, fail_fast=True)
+]
+Text = Annotated[str, Field(strict=True), AfterValidator(_encodable)]
 Prompt = (
     Text
     | TokenIds
-    | Annotated[list[Text], Field(min_length=1)]
-    | Annotated[list[TokenIds], Field(min_length=1)]
+    | Annotated[list[Text], Field(min_length=1, fail_fast=True)]
+    | Annotated[list[TokenIds], Field(min_length=1, fail_fast=True)]
 )
 """A text, the tokens of one, several texts, or the tokens of several."""
+Nothing = Annotated[list[Any], Field(max_length=0)]
 
 
 class Body(BaseModel):
-    """Frozen and closed."""
+    """Frozen, closed and strict: text is no number. ``null`` asks for a field's default, as OpenAI
+    says of its optional fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        fields = cast("dict[str, Any]", data)
+        if len(fields) > _FIELDS:
+            raise ValueError(f"at most {_FIELDS} fields")  # each unknown one would be an error
+        return {name: value for name, value in fields.items() if not cls._is_default(name, value)}
+
+    @classmethod
+    def _is_default(cls, name: str, value: object) -> bool:
+        field = cls.model_fields.get(name)
+        return value is None and field is not None and not field.is_required()
 
 
 class AnyRequest(Body):
@@ -40,15 +72,21 @@ class TextPart(Body):
     """A part of a message."""
 
     type: Literal["text"]
-    text: str
+    text: Text
 
 
 class Message(Body):
-    """One message of a chat."""
+    """One message of a chat. The fields that answers have besides may come back with nothing in
+    them."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | Annotated[list[TextPart], Field(min_length=1)]
+    content: Text | Annotated[list[TextPart], Field(min_length=1, fail_fast=True)]
     name: str | None = None
+    refusal: None = None
+    annotations: Nothing | None = None
+    audio: None = None
+    function_call: None = None
+    tool_calls: Nothing | None = None
 
     @property
     def text(self) -> str:
@@ -79,12 +117,12 @@ class Generation(AnyRequest):
     top_k: int | None = Field(default=None, ge=1, description="not OpenAI's")
     n: int = Field(default=1, ge=1)
     seed: Seed | None = None
-    stop: str | list[str] | None = None
+    stop: Text | Annotated[list[Text], Field(fail_fast=True)] | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
     presence_penalty: Zero | None = None
     frequency_penalty: Zero | None = None
-    logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
+    logit_bias: Annotated[dict[str, Any], Field(max_length=0)] | None = None
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -102,7 +140,7 @@ class Generation(AnyRequest):
 class ChatRequest(Generation):
     """``POST /v1/chat/completions``"""
 
-    messages: list[Message] = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1, fail_fast=True)
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
     logprobs: Literal[False] | None = None

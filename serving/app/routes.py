@@ -99,7 +99,8 @@ class Service:
         sizes |= {
             name: sum(sizes.get(member, 0) for member in of) for name, of in compositions.items()
         }
-        return status_of(self.follower.standing, deployment.file, lock, sizes, ready=self.ready)
+        follower = self.follower
+        return status_of(follower.standing, follower.location, lock, sizes, ready=self.ready)
 
     def _deployment(self) -> Deployment:
         deployment = self.engine.host.deployment

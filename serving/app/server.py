@@ -15,8 +15,9 @@ from fastapi import FastAPI
 
 from ...manifests.findings import serving as codes
 from ...manifests.findings.errors import UsageError
-from .build_app import Settings, build_app, stop
-from .engine import Engine
+from .build_app import build_app, stop
+from .loaded import Loaded
+from .settings import Settings
 
 log = logging.getLogger("adapterdock")
 
@@ -61,7 +62,7 @@ def serve(
     settings: Settings,
     host: str,
     port: int,
-    engine: Engine,
+    loaded: Loaded,
     started: Callable[[str], None],
 ) -> None:
     """Serve until SIGTERM or SIGINT.
@@ -70,19 +71,19 @@ def serve(
         settings: How.
         host: A name or address of this machine.
         port: 0 for any that is free.
-        engine: The model.
+        loaded: The model.
         started: Called with the URL once requests are answered.
 
     Raises:
         UsageError: The address cannot be used.
     """
     sock = bound(host, port)
-    app = build_app(settings, engine)
+    app = build_app(settings, loaded)
     config = uvicorn.Config(
         app,
-        log_level="warning",
+        log_config=None,  # the caller chose where lines go
         access_log=False,
-        timeout_graceful_shutdown=max(int(settings.drain), 1),
+        timeout_graceful_shutdown=1,  # our own drain has waited already
         server_header=False,
     )
     server = DrainingServer(config, app, settings.drain)

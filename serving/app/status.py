@@ -7,20 +7,19 @@ from typing import Any
 
 from ... import __version__
 from ...manifests.lockfile import Lock
-from ...manifests.manifest import ManifestFile
 from .following import Standing
 
 STATUS_SCHEMA = "adapterdock.status/1"
 
 
 def status_of(
-    standing: Standing, file: ManifestFile, lock: Lock, sizes: dict[str, int], *, ready: bool
+    standing: Standing, location: str, lock: Lock, sizes: dict[str, int], *, ready: bool
 ) -> dict[str, Any]:
     """Plain data.
 
     Args:
         standing: What is served, and what should be.
-        file: The manifest that is served.
+        location: Of the manifest, as it was named.
         lock: The lock that is served.
         sizes: Bytes of the compositions and adapters, by name.
         ready: Whether requests are answered.
@@ -31,7 +30,7 @@ def status_of(
     return {
         "schema": STATUS_SCHEMA,
         "engine": {"name": "adapterdock", "version": __version__},
-        "manifest": {"location": file.file, "sha256": standing.manifest},
+        "manifest": {"location": location, "sha256": standing.manifest},
         "lock": {"sha256": standing.lock_digest},
         "base": {
             "model": base.source if base else None,
@@ -49,6 +48,7 @@ def status_of(
             for name, (digest, since) in standing.adapters.items()
         },
         "wanted": dict(standing.wanted),
+        "followed": {name: {"locked": locked} for name, locked in standing.followed.items()},
         "findings": [finding.as_dict() for finding in standing.findings],
     }
 

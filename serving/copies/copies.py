@@ -7,10 +7,10 @@
     holds/<owner>       which of them a live process serves
     tmp/<owner>/        being made; published by rename
 
-It is beside the cache's own folders, so ``cache gc`` never looks into it. Processes share it: the
-same content has the same path in each, also after a restart. There are no locks: a user first
-writes its hold and then looks; whoever removes first moves a copy away, in one step, and then
-reads the holds.
+What servers remember for their next start is in ``last/`` beside these. The folder is beside the
+cache's own, so ``cache gc`` never looks into it. Processes share it: the same content has the same
+path in each, also after a restart. There are no locks: a user first writes its hold and then
+looks; whoever removes first moves a copy away, in one step, and then reads the holds.
 """
 
 from __future__ import annotations
@@ -166,7 +166,8 @@ class Copies:
             if recorded:
                 self._record(digest, made, place)
             folder.parent.mkdir(parents=True, exist_ok=True)
-            if os.path.lexists(folder):  # damaged
+            # Another process may have made it meanwhile, and be reading from it.
+            if os.path.lexists(folder) and not self._is_intact(folder, made):
                 _log.warning("%s was changed; it is made again", folder)
                 move_folder(folder, place / "old")
             if move_folder(new, folder):

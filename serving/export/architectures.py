@@ -1,9 +1,9 @@
 """Architectures that GGUF and MLX exports are proved for: a committed table.
 
 An architecture is here once logits of its base with an exported adapter, in llama.cpp or in mlx-lm,
-equal those of PEFT's arithmetic in torch (``tests/serving_real/test_export.py``). Names of tensors
-alone are no proof: for Llama the rows of q and k are permuted, and a file without that is read
-without a complaint and answers half right.
+equal those of PEFT's arithmetic in torch (``tests/serving_real/test_export_gguf.py`` and
+``test_export_mlx.py``). Names of tensors alone are no proof: for Llama the rows of q and k are
+permuted, and a file without that is read without a complaint and answers half right.
 """
 
 from __future__ import annotations

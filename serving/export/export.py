@@ -22,7 +22,7 @@ from ...manifests.manifest import ManifestFile
 from ...registry.access.session import Session, session_for
 from ...registry.checks.check_adapter import plan_on
 from ...registry.files.digests import sha256_file
-from ...registry.files.disk import guarded, remove
+from ...registry.files.disk import guarded, output_path, remove
 from ...registry.files.facts import AdapterFacts, BaseFacts, FileFact, Layout
 from ...registry.files.progress import Progress
 from ...registry.files.scratch import scratch_folder
@@ -84,6 +84,7 @@ def export(
     *,
     form: Format = "peft",
     only: Collection[str] = (),
+    take_over: bool = False,
     policy: str | os.PathLike[str] | None = None,
     accept: Iterable[str] = (),
     offline: bool = False,
@@ -101,6 +102,7 @@ def export(
         out: The folder.
         form: ``peft`` (``NAME/``), ``gguf`` (``NAME.gguf``) or ``mlx`` (``NAME/``).
         only: Adapters and compositions to write; all others stay as they are.
+        take_over: Export into the folder also where it has the export of another manifest.
         policy: A policy file that must allow everything too.
         accept: Codes (id or name) of unchecked findings to accept.
         offline: Use no network.
@@ -117,6 +119,7 @@ def export(
             package is missing.
         PolicyError, SourceError, IntegrityError, StoreError: As :func:`pull`.
     """
+    out = output_path(out)
     _require_packages(form)
     file = manifest if isinstance(manifest, ManifestFile) else open_manifest(manifest)
     session = session_for(
@@ -128,15 +131,17 @@ def export(
     names = (*file.manifest.adapters, *file.manifest.compositions)
     _require_known(only, names, file)
     wanted = [name for name in names if not only or name in only]
-    file = _reduced(file, wanted)
+    whole, file = file, _reduced(file, wanted)
     if findings := mutable(file):
         raise LockError(*findings)
     require_policy(file, lock, session.access)
     base = None if form == "peft" else _base_of(file, lock, session, form)
-    origin, locked = _origin(file)
-    with opened(Path(out)) as folder, _scratch() as scratch:
+    origin, locked = _origin(file, out)
+    with opened(out) as folder, _scratch() as scratch:
+        if not take_over:
+            folder.require_of(origin, locked)
         folder.require_free({_entry(name, form) for name in wanted})
-        prepared, places = _prepared(file, lock, session, wanted, scratch)
+        prepared, places = _prepared(file, whole, lock, session, wanted, scratch)
         ready = [_ready(name, places[name], prepared, lock) for name in wanted]
         ready = _checked(ready, file, base, form)
         for one in ready:
@@ -147,10 +152,16 @@ def export(
 
 
 def _prepared(
-    file: ManifestFile, lock: Lock, session: Session, wanted: Collection[str], scratch: Path
+    file: ManifestFile,
+    whole: ManifestFile,
+    lock: Lock,
+    session: Session,
+    wanted: Collection[str],
+    scratch: Path,
 ) -> tuple[Prepared, Mapping[str, Path]]:
     """Verified copies of everything, and the folder of each wanted name. Compositions that are not
-    joined without torch are computed below ``scratch``."""
+    joined without torch are computed below ``scratch``, from the ``whole`` manifest: the lock is
+    that one's."""
     prepared = Preparing(Copies(session.store), None).prepare(file, lock, session)
     kept_back = [(n, findings) for n, findings in prepared.refused.items() if n in wanted]
     computed = [(n, f) for n, f in kept_back if n in file.manifest.compositions]
@@ -161,7 +172,7 @@ def _prepared(
     places = {name: one.path for name, one in prepared.adapters.items()}
     if computed:
         require_torch(file, computed)
-        compute(file, session, [name for name, _ in computed], scratch)
+        compute(whole, session, [name for name, _ in computed], scratch)
         places |= {name: scratch / name for name, _ in computed}
     return prepared, places
 
@@ -187,7 +198,8 @@ def _checked(
         facts = gather_adapter(one.name, folder_at(one.folder), where)
         if base is None:
             wrong += _foreign(one.name, facts, where)
-            found.append(one)
+            plan = plan_on(facts, None) if one.rank is None else None
+            found.append(one if plan is None else replace(one, rank=plan.rank))
             continue
         lora, findings = _lora(one, facts, base, form, where)
         wrong += findings
@@ -338,15 +350,23 @@ def _reduced(file: ManifestFile, wanted: Collection[str]) -> ManifestFile:
     return replace(file, manifest=manifest.model_copy(update=changes))
 
 
-def _origin(file: ManifestFile) -> tuple[Origin, Locked]:
+def _origin(file: ManifestFile, out: Path) -> tuple[Origin, Locked]:
     """What is exported: the manifest's and the lock's file."""
     assert file.file is not None  # it has a lock
     path = lock_path(file.file)
     with guarded(path):
         return (
-            Origin(location=str(file.file), sha256=sha256_file(Path(file.file))),
+            Origin(location=_seen_from(out, Path(file.file)), sha256=sha256_file(Path(file.file))),
             Locked(sha256=sha256_file(path)),
         )
+
+
+def _seen_from(folder: Path, file: Path) -> str:
+    """The path of the file from the folder; links stay, since what they name may change."""
+    try:
+        return Path(os.path.relpath(file, folder)).as_posix()
+    except ValueError:  # another drive of Windows
+        return file.absolute().as_posix()
 
 
 def _entry(name: str, form: Format) -> str:

@@ -18,9 +18,10 @@ from ...manifests.findings import serving as codes
 from ...manifests.findings.errors import UsageError
 from ...manifests.findings.finding import Finding, Where
 from ...manifests.owner import left_beside, made_beside
+from ...registry.files.alone import alone
 from ...registry.files.digests import sha256_file
 from ...registry.files.disk import remove, sync_file, sync_folder, writing
-from ...registry.files.exchange import exchange
+from ...registry.files.exchange import swap
 from .record import (
     RECORD,
     SCHEMA,
@@ -32,11 +33,6 @@ from .record import (
     read_record,
     write_record,
 )
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 _NEW = "new"
 
@@ -74,6 +70,21 @@ class OutFolder:
         self._require_own(sorted(entries))
         if RECORD in entries:
             raise UsageError(_occupied(self._out / RECORD, "the record of the export"))
+
+    def require_of(self, manifest: Origin, lock: Locked) -> None:
+        """Raise :class:`UsageError` where another manifest was exported into the folder. One with
+        the same lock has the same adapters, so it counts as the same."""
+        old = self._before
+        if old is None or old.manifest.location == manifest.location or old.lock == lock:
+            return
+        raise UsageError(
+            codes.EXPORT_OF_ANOTHER.finding(
+                "This folder has the export of another manifest",
+                Where(file=str(self._out / RECORD)),
+                found=old.manifest.location,
+                expected=manifest.location,
+            )
+        )
 
     def stage(self, name: str, write: Callable[[Path], Exported]) -> None:
         """Write an adapter with ``write(folder)``, which returns its row; its paths are below that
@@ -142,21 +153,10 @@ class OutFolder:
     def _put(self, entry: str, new: Path) -> None:
         """Give ``new`` the name ``entry``; the old one is below the hidden name afterwards."""
         place = self._out / entry
-        if not os.path.lexists(place):
-            new.rename(place)
-            return
-        if not place.is_dir() and not new.is_dir():
+        if os.path.lexists(place) and not place.is_dir() and not new.is_dir():
             new.replace(place)
-            return
-        if exchange(new, place):
-            return
-        old = new.with_name(f"{new.name}.old")
-        place.rename(old)
-        try:
-            new.rename(place)
-        except BaseException:
-            old.rename(place)
-            raise
+        else:
+            swap(new, place, new.with_name(f"{new.name}.old"))
 
     def _is_there(self, row: Exported) -> bool:
         """Whether exactly this adapter is in place."""
@@ -188,7 +188,10 @@ def opened(out: Path) -> Generator[OutFolder]:
     with writing(out, codes.EXPORT_UNWRITTEN, "Cannot write the export"):
         out.mkdir(parents=True, exist_ok=True)
     try:
-        with writing(out, codes.EXPORT_UNWRITTEN, "Cannot write the export"), _alone(out):
+        with (
+            writing(out, codes.EXPORT_UNWRITTEN, "Cannot write the export"),
+            alone(out, codes.EXPORT_BUSY, "Another export writes into this folder"),
+        ):
             before = read_record(out)
             inside = out / "adapterdock-export"
             for left in (*left_beside(inside, _NEW), *left_beside(out / RECORD, _NEW)):
@@ -203,28 +206,6 @@ def opened(out: Path) -> Generator[OutFolder]:
         if new:
             with suppress(OSError):
                 out.rmdir()  # nothing was exported
-
-
-@contextmanager
-def _alone(out: Path) -> Generator[None]:
-    """Holds the folder while no other export does. A file system that cannot lock is not held."""
-    if fcntl is None:
-        yield
-        return
-    number = os.open(out, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            where = Where(file=str(out))
-            raise UsageError(
-                codes.EXPORT_BUSY.finding("Another export writes into this folder", where)
-            ) from error
-        except OSError:
-            pass
-        yield
-    finally:
-        os.close(number)
 
 
 def written_files(folder: Path) -> dict[str, WrittenFile]:

@@ -18,10 +18,10 @@ from ...manifests.findings import serving as codes
 from ...manifests.findings.errors import AdapterdockError, UsageError
 from ...manifests.findings.finding import Where
 from ...manifests.language.schema import Digest, Model, Name
-from ...manifests.owner import made_beside
 from ...manifests.reading.bounded_file import read_at_most
+from ...manifests.reading.complaints import first_problem
 from ...registry.files.digests import check_paths
-from ...registry.files.disk import remove, sync_file, sync_folder
+from ...registry.files.disk import replace_file
 
 RECORD = "adapterdock-export.json"
 SCHEMA: Literal["adapterdock.export/1"] = "adapterdock.export/1"
@@ -63,7 +63,8 @@ class Exported(Model):
 
 
 class Origin(Model):
-    """The manifest that was exported."""
+    """The manifest that was exported. ``location`` is its path from the folder of the export, so
+    that it stays the same where both are moved together."""
 
     location: str
     sha256: Digest
@@ -107,9 +108,7 @@ def read_record(folder: Path) -> Record | None:
         raw = read_at_most(path, LOCK_BYTES)
         return Record.model_validate_json(raw)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        at = ".".join(map(str, first["loc"]))
-        found = f"{at}: {first['msg']}" if at else str(first["msg"])
+        found = first_problem(error, "the record")
     except OSError as error:
         found = error.strerror or str(error)
     except (AdapterdockError, ValueError) as error:
@@ -123,13 +122,5 @@ def read_record(folder: Path) -> Record | None:
 
 def write_record(folder: Path, record: Record) -> None:
     """Write the record in one step. Raises ``OSError``."""
-    path = folder / RECORD
-    new = made_beside(path, "new")
-    try:
-        text = record.model_dump_json(by_alias=True, indent=2, exclude_defaults=True)
-        new.write_text(text + "\n", encoding="utf-8")
-        sync_file(new)
-        new.replace(path)
-        sync_folder(folder)
-    finally:
-        remove(new)
+    text = record.model_dump_json(by_alias=True, indent=2, exclude_defaults=True)
+    replace_file(folder / RECORD, f"{text}\n".encode())

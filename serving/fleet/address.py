@@ -71,6 +71,8 @@ def parse_address(text: str) -> Address:
     """The address that ``--on`` names. Raises :class:`UsageError` for anything but
     ``[dns+]http[s]://HOST[:PORT][/PATH]``."""
     every = text.startswith(_DNS)
+    if not text.isprintable():  # Python would read http://a\nb as http://ab
+        raise _invalid(text.rpartition("@")[2], "a character that cannot be printed")
     try:
         parts = urlsplit(text.removeprefix(_DNS))
         host, port = parts.hostname or "", parts.port

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...manifests.language.schema import Digest
+from ...manifests.reading.complaints import expected_of
 from ...registry.records.entry import InvalidEntryError, parse_object
 from .address import Replica
 
@@ -198,11 +199,12 @@ def _conforming(kind: type[P], data: dict[str, Any], what: str, hide: Hide) -> P
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise BadAnswerError(
-            f"{what} is invalid: {_short(place, hide)}: {_short(first['msg'], hide)}"
-        ) from None
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = _short(".".join(map(str, first["loc"])), hide)  # hidden before it is cut
+        if first["type"] == "missing":
+            raise BadAnswerError(f"{what} is invalid: {place} is missing") from None
+        expected = expected_of(first) or _short(first["msg"], hide)
+        raise BadAnswerError(f"{what} is invalid: {place}: expected {expected}") from None
 
 
 def _short(text: str, hide: Hide) -> str:

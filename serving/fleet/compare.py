@@ -119,7 +119,9 @@ def _by_status(lock: Lock, name: str, answer: StatusAnswer) -> ReplicaRow:
     behind = all(answer.wanted.get(row.name) == row.locked for row in rows if row.state in _BEHIND)
     findings = [*wrong_base]
     if bad := [row for row in rows if row.state in _BEHIND]:
-        ahead = [row.name for row in bad if answer.followed.get(row.name) == row.locked]
+        ahead = [
+            one.name for one in bad if one.locked and answer.followed.get(one.name) == one.locked
+        ]
         findings.append(_differs(name, bad, answer.problems, behind=behind, ahead=ahead))
     if findings:
         state: ReplicaState = "behind" if behind and not wrong_base else "differs"

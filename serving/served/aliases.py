@@ -8,7 +8,7 @@ served; everything else must be exactly the lock's.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ...manifests.findings import serving as codes
@@ -110,6 +110,42 @@ def with_followed(file: ManifestFile, lock: Lock, followed: Mapping[str, LockedA
         for name, entry in lock.compositions.items()
     }
     return lock.model_copy(update={"adapters": adapters, "compositions": compositions})
+
+
+def take_up(
+    file: ManifestFile,
+    lock: Lock,
+    followed: Mapping[str, LockedAdapter],
+    serve: Callable[[Lock], object],
+) -> tuple[Lock, tuple[Finding, ...]]:
+    """At a start: ``lock`` with what was followed before it, all of it or, where ``serve`` refuses
+    that, what can be served one by one; and why the rest cannot.
+
+    Args:
+        file: The manifest.
+        lock: Its lock.
+        followed: What was followed.
+        serve: Serves what such a lock says, or raises :class:`AdapterdockError`.
+
+    Returns:
+        The last lock that ``serve`` took (``lock`` where there is nothing newer), and findings.
+    """
+    names = [*newer_entries(lock, with_followed(file, lock, followed))]
+    tries: Sequence[Sequence[str]] = [names] if names else []
+    findings: list[Finding] = []
+    while tries:
+        these, *rest = tries
+        newer = with_followed(file, lock, {name: followed[name] for name in these})
+        try:
+            serve(newer)
+            lock = newer
+        except AdapterdockError as error:
+            if len(these) > 1:
+                rest = [[name] for name in these]
+            else:
+                findings += error.findings
+        tries = rest
+    return lock, tuple(findings)
 
 
 def newer_entries(lock: Lock, served: Lock) -> dict[str, LockedAdapter]:

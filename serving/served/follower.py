@@ -7,14 +7,14 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping
 
-from .location import Mark
+from ...registry.files.disk import FileMark
 
 _log = logging.getLogger("adapterdock")
 
 POLL = 1.0
 """Seconds between two checks of local files, at most."""
 
-Marks = Mapping[str, Mark]
+Marks = Mapping[str, FileMark]
 
 
 class Follower:
@@ -38,8 +38,14 @@ class Follower:
         self._thread.start()
 
     @property
-    def running(self) -> bool:
+    def is_alive(self) -> bool:
+        """Whether its thread runs."""
         return self._thread.is_alive()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether :meth:`stop` was called."""
+        return self._stopping.is_set()
 
     def stop(self) -> None:
         """Stop. A look that is being made is finished first."""
@@ -53,7 +59,7 @@ class Follower:
         waited = 0.0
         step = min(self._period, POLL)
         while True:
-            marks = self._now()
+            marks = self._now(before)
             if marks is None:
                 return
             if seen is None:
@@ -71,6 +77,13 @@ class Follower:
                 return
             waited += step
 
-    def _now(self) -> Marks | None:
+    def _now(self, before: Marks) -> Marks | None:
+        """``before`` where they cannot be read: the look of the next period says why."""
         marks = self._marks()
-        return None if marks is None else marks()
+        if marks is None:
+            return None
+        try:
+            return marks()
+        except Exception as error:
+            _log.debug("Cannot see whether the files changed: %s", error)
+            return before

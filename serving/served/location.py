@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -20,13 +20,15 @@ from ...manifests.language.source import Source, SourceSyntaxError
 from ...manifests.lock_samples import samples_path
 from ...manifests.lockfile import Lock, lock_path
 from ...manifests.manifest import ManifestFile
+from ...manifests.reading.bounded_file import read_at_most
 from ...registry.catalogue.open_storage import open_storage
-from ...registry.files.disk import remove
+from ...registry.files.disk import FileMark, file_mark, remove
 from ...registry.files.scratch import scratch_folder
 from ...registry.locks.project import MANIFEST, lock_of, open_manifest
 from ...registry.locks.state import lock_name
 from ...registry.sources.failures import scrub
 from ...registry.sources.open import open_source
+from .last import Content
 
 _URL = re.compile(r"(?!file:)[A-Za-z][A-Za-z0-9+.-]+://", re.IGNORECASE)
 _TRIES = 3
@@ -34,41 +36,58 @@ _TRIES = 3
 Read = Callable[[str, int], bytes | None]
 """``read(name, limit)``: a file beside the manifest, or ``None`` where there is none."""
 
-Mark = tuple[int, ...] | None
-
 
 @dataclass(frozen=True)
 class Found:
-    """A manifest and its lock, as they were read together; digests are of their bytes."""
+    """A manifest and its lock, as they were read together.
+
+    Args:
+        file: The manifest.
+        lock: Its lock; ``None`` where there is none, and none is needed.
+        manifest_sha256: Of its bytes.
+        lock_sha256: Of the lock's.
+        content: All bytes, of a manifest at a URL.
+    """
 
     file: ManifestFile
-    lock: Lock
+    lock: Lock | None
     manifest_sha256: str
-    lock_sha256: str
+    lock_sha256: str | None
+    content: Content | None = None
+
+    @property
+    def locked(self) -> Lock:
+        """The lock, of a location that needs one."""
+        assert self.lock is not None
+        return self.lock
 
 
 class Location:
-    """The place of one manifest. ``text`` is as the caller wrote it, without secrets."""
+    """The place of one manifest. ``text`` is as the caller wrote it, without secrets.
 
-    def __init__(self, text: str, *, offline: bool = False) -> None:
+    ``needs_lock`` refuses a local manifest without a lock; one at a URL always needs its lock.
+    """
+
+    def __init__(self, text: str, *, offline: bool = False, needs_lock: bool = True) -> None:
         self.text: str = scrub(text) if is_url(text) else text
+        self._needs_lock = needs_lock or is_url(text)
         self._url = text
         self._read: Read | None = None
         self._folder: Path | None = None
         self._before: tuple[tuple[str | None, ...] | None, Found] | None = None
         self._offline = offline
-        path = text
-        if is_url(text):
-            self._name = text.rstrip("/").rpartition("/")[2]
-        else:
-            path = unquote(urlsplit(text).path) if text.lower().startswith("file:") else text
-            self._name = Path(path).name
-        self._path = Path(path)
+        self._path = Path(text) if is_url(text) else local_path(text)
+        self._name = text.rstrip("/").rpartition("/")[2] if is_url(text) else self._path.name
 
     @property
     def is_remote(self) -> bool:
         """Whether it must be asked for, each time."""
         return is_url(self._url)
+
+    @property
+    def identity(self) -> str:
+        """What tells it from other places, without secrets: a path is absolute."""
+        return self.text if self.is_remote else absolute(self._url)
 
     def read(self) -> Found:
         """The manifest and its lock, read together.
@@ -79,13 +98,15 @@ class Location:
             LockError: The lock is missing or invalid.
             SourceError: The place cannot be reached (``OfflineError`` without a network).
         """
-        try:
-            return self._from_url() if self.is_remote else self._from_files(self._path)
-        except AdapterdockError as error:
-            findings = tuple(self._shown(finding) for finding in error.findings)
-            raise type(error)(*findings) from error
+        with self.showing():
+            return self._put(self._from_url()) if self.is_remote else self._from_files(self._path)
 
-    def marks(self) -> Mapping[str, Mark]:
+    def recall(self, content: Content) -> Found:
+        """What :meth:`read` returned before, from its ``content``. Raises what that does."""
+        with self.showing():
+            return self._put(content)
+
+    def marks(self) -> Mapping[str, FileMark]:
         """What changes when one of the local files does; empty for a URL."""
         if self.is_remote:
             return {}
@@ -93,7 +114,7 @@ class Location:
         lock = lock_path(path)
         extended = self._before[1].file.files if self._before else ()
         paths = {path, lock, samples_path(lock), *extended}
-        return {str(path): _mark(path) for path in sorted(paths)}
+        return {str(path): file_mark(path) for path in sorted(paths)}
 
     def close(self) -> None:
         """Remove what was fetched."""
@@ -122,7 +143,7 @@ class Location:
                     "The manifest or its lock changed during each read", Where(file=str(path))
                 )
             )
-        if lock is None or before[0] is None or before[1] is None:
+        if before[0] is None or (lock is None and self._needs_lock):
             raise LockError(
                 lock_codes.LOCK_MISSING.finding("The lock is missing", Where(file=lock_name(file)))
             )
@@ -138,29 +159,32 @@ class Location:
 
     # -- at a URL --------------------------------------------------------------------------
 
-    def _from_url(self) -> Found:
+    def _from_url(self) -> Content:
         read = self._opened()
-        lock_name = lock_path(self._name).name
         raw = read(self._name, MANIFEST_BYTES + 1)
         if raw is None:
             raise SourceError(
                 codes.MANIFEST_MISSING.finding("There is no manifest here", Where(file=self.text))
             )
-        beside = {
-            name: read(name, LOCK_BYTES + 1)
-            for name in (lock_name, samples_path(Path(lock_name)).name)
-        }
-        folder = self._fetched()
-        for name, content in {self._name: raw, **beside}.items():
-            place = folder / name
-            if content is None:
-                place.unlink(missing_ok=True)
+        lock, samples = (read(name, LOCK_BYTES + 1) for name in self._beside())
+        return Content(manifest=raw, lock=lock, samples=samples)
+
+    def _beside(self) -> tuple[str, str]:
+        lock = lock_path(self._name)
+        return lock.name, samples_path(lock).name
+
+    def _put(self, content: Content) -> Found:
+        """Read what was fetched, from a folder of this process."""
+        folder, raws = self._fetched(), (content.manifest, content.lock, content.samples)
+        for name, raw in zip((self._name, *self._beside()), raws, strict=True):
+            if raw is None:
+                (folder / name).unlink(missing_ok=True)
             else:
-                place.write_bytes(content)
+                (folder / name).write_bytes(raw)
         found = self._from_files(folder / self._name)
         if beside_itself := list(_not_alone(found.file)):
             raise ManifestError(*beside_itself)
-        return found
+        return replace(found, content=content)
 
     def _opened(self) -> Read:
         if self._read is None:
@@ -195,10 +219,28 @@ class Location:
         """Findings on this manifest, with the places that a person knows."""
         return tuple(self._shown(finding) for finding in findings)
 
+    @contextmanager
+    def showing(self) -> Generator[None]:
+        """Show the places that a person knows in what the block raises."""
+        try:
+            yield
+        except AdapterdockError as error:
+            raise type(error)(*self.shown(error.findings)) from error
+
 
 def is_url(text: str) -> bool:
     """Whether a manifest is asked for, and not read from a disk."""
     return _URL.match(text) is not None
+
+
+def absolute(text: str) -> str:
+    """The same place for a process in another folder: a path becomes absolute."""
+    return text if is_url(text) else str(local_path(text).absolute())
+
+
+def local_path(text: str) -> Path:
+    """Of a path, or a ``file:`` URL."""
+    return Path(unquote(urlsplit(text).path) if text.lower().startswith("file:") else text)
 
 
 def _reader(text: str, shown: str, offline: bool) -> Read:
@@ -274,15 +316,7 @@ def _beside(message: str, where: Where, found: object) -> Finding:
 def _digest(path: Path) -> str | None:
     """The digest of a small file's bytes, or ``None`` where it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return f"sha256:{hashlib.sha256(file.read(LOCK_BYTES + 1)).hexdigest()}"
+        content = read_at_most(path, LOCK_BYTES, regular=True)
+        return f"sha256:{hashlib.sha256(content).hexdigest()}"
     except (OSError, ValueError):
         return None
-
-
-def _mark(path: Path) -> Mark:
-    try:
-        found = path.stat()
-    except (OSError, ValueError):
-        return None
-    return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

@@ -19,14 +19,16 @@ from ...manifests.findings import usage as usage_codes
 from ...manifests.findings.errors import AdapterdockError, AttachError, UsageError
 from ...manifests.findings.finding import Finding, Severity
 from ...manifests.lockfile import Lock
+from ...manifests.manifest import ManifestFile
 from ...registry.store.store import Store
 from ..copies.copies import Copies
 from ..targets.target import Target
 from .aliases import follows_aliases
 from .follower import Follower, Marks
 from .location import Found, Location
+from .memory import Memory
 from .prepare import Prepared, Preparing
-from .reader import Reader
+from .reader import Reader, Require
 from .state import (
     BEHIND,
     REFUSED,
@@ -67,6 +69,10 @@ class Served(AbstractContextManager["Served"]):
     checked as ``adapterdock lock --upgrade`` does, and served. A value that is refused keeps the
     one before, for this adapter only.
 
+    What is served is remembered in the store. The first look after a restart goes on with it: with
+    the aliases that were followed, and, where the manifest is at a URL that is out of reach, with
+    the manifest and the lock that were served. All of it is verified and checked again.
+
     Args:
         manifest: The manifest's path or URL (``s3://``, ``https://``, ``hf://``, and all else that
             sources may be). Its lock is beside it.
@@ -78,6 +84,8 @@ class Served(AbstractContextManager["Served"]):
         offline: Use no network.
         folder: Where private copies are kept; a folder in the store by default.
         on_change: See :data:`OnChange`.
+        require: Called with each new manifest and its lock, before anything of them is pulled;
+            what it raises refuses them.
         follow_aliases: Whether aliases are followed beyond the lock; by default as
             ADAPTERDOCK_FOLLOW says (``aliases``, which is the default, or ``lock``).
 
@@ -98,6 +106,7 @@ class Served(AbstractContextManager["Served"]):
         offline: bool = False,
         folder: Path | None = None,
         on_change: OnChange | None = None,
+        require: Require | None = None,
         follow_aliases: bool | None = None,
     ) -> None:
         if not period > 0 or math.isinf(period):
@@ -109,22 +118,26 @@ class Served(AbstractContextManager["Served"]):
         self._location = Location(os.fspath(manifest), offline=offline)
         self._target = target
         self._period = period
-        self._copies = Copies(store or Store.default(), folder)
+        store = store or Store.default()
+        self._copies = Copies(store, folder)
+        engine = "" if target is None else target.engine.name
         self._reader = Reader(
-            self._location,
+            Memory(self._location, engine, folder or store.root / "serving"),
             Preparing(self._copies, target),
             self._intact,
-            store=store or Store.default(),
+            require or _anything,
+            store=store,
             policy=policy,
             accept=tuple(accept),
             offline=offline,
             aliases=follows_aliases(follow_aliases),
         )
         self._on_change = on_change
-        self._looking = threading.Lock()
+        self._looking = threading.RLock()
+        self._following = threading.Lock()
         self._now = Serving()
         self._notes: tuple[Finding, ...] = ()
-        self._follower: Follower | None = None
+        self._followers: list[Follower] = []
 
     # -- what is served ----------------------------------------------------------------------
 
@@ -188,17 +201,22 @@ class Served(AbstractContextManager["Served"]):
 
     def follow(self) -> None:
         """Look again each period, and soon after a local file changed, in a daemon thread."""
-        if self._follower is None or not self._follower.running:
-            name = f"adapterdock {self._location.text}"
-            self._follower = Follower(self.look, self._marks, self._period, name)
+        with self._following:
+            self._followers = [one for one in self._followers if one.is_alive]
+            if all(one.is_stopping for one in self._followers):
+                name = f"adapterdock {self._location.text}"
+                self._followers.append(Follower(self.look, self._marks, self._period, name))
 
     def close(self) -> None:
-        """Stop following. A look that is being made is finished first. What is served, and its
-        copies, stay until the process ends."""
-        if self._follower is not None:
-            self._follower.stop()
-            self._follower = None
-        self._location.close()
+        """Stop following. A look that is being made is finished first, so not in a thread that
+        ``on_change`` waits for, such as that of an event loop. What is served, and its copies, stay
+        until the process ends."""
+        with self._following:
+            followers = tuple(self._followers)
+        for follower in followers:  # one that another thread stops is waited for too
+            follower.stop()
+        with self._looking:
+            self._location.close()
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -297,7 +315,7 @@ class Served(AbstractContextManager["Served"]):
                 _frozen(
                     {
                         n: one.digest
-                        for n, one in found.lock.adapters.items()
+                        for n, one in found.locked.adapters.items()
                         if lock.adapters[n].digest != one.digest
                     }
                 ),
@@ -335,6 +353,8 @@ class Served(AbstractContextManager["Served"]):
             said = ", ".join(f"{n} {self._now.adapters[n].digest[:19]}" for n in changed)
             gone = f"; gone: {', '.join(removed)}" if removed else ""
             _log.info("%s: serving %s%s", self._location.text, said or "less", gone, extra=told)
+        if state == SERVING and before.state == BEHIND:
+            _log.info("%s is served as it says again", self._location.text, extra=told)
         if findings != before.findings:
             wrong = [f for f in findings if f.severity is not Severity.WARNING]
             kept = "; the old adapters are still served" if state == BEHIND else ""
@@ -352,6 +372,10 @@ class Served(AbstractContextManager["Served"]):
 
     def _marks(self) -> Marks:
         return self._location.marks()
+
+
+def _anything(file: ManifestFile, lock: Lock) -> None:
+    """Every manifest may be served."""
 
 
 def _notes_of(prepared: Prepared) -> tuple[Finding, ...]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 import yaml
+
+from ...manifests.reading.bounded_file import read_at_most
 
 _FILES = frozenset({"api_server.py", "entry.py"})
 _SERVE = "serve"
@@ -78,8 +80,8 @@ def _file(place: object) -> Mapping[str, Any]:
     if not isinstance(place, str):
         return {}
     try:
-        with Path(place).open("rb") as file:
-            data = yaml.safe_load(file.read(_CONFIG_BYTES))
+        # what a pipe gives, only vLLM may read
+        data = yaml.safe_load(read_at_most(place, _CONFIG_BYTES, regular=True))
     except (OSError, ValueError, yaml.YAMLError):
         return {}  # vLLM says what is wrong with it
     if not isinstance(data, dict):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...manifests.findings import serving as codes
 from ...manifests.findings.errors import AdapterdockError
+from ..served.log_with import log_with
 from .settings import NAME, read_settings
 from .start import refusal
 
@@ -33,12 +34,20 @@ class Endpoint:
         """Add the routes. They lie under ``/v1/``, which ``--api-key`` guards."""
         from starlette.responses import JSONResponse, PlainTextResponse
 
+        def broken(error: Exception) -> Any:
+            log.error("A route of adapterdock failed", exc_info=error)
+            finding = codes.LOOK_FAILED.finding(f"The server failed: {type(error).__name__}")
+            return JSONResponse({"findings": [finding.as_dict()]}, status_code=500)
+
         async def status() -> Any:
             served = self._served
             if served is None:
                 finding = codes.NOT_STARTED.finding("The adapters are not loaded yet")
                 return JSONResponse({"findings": [finding.as_dict()]}, status_code=503)
-            return JSONResponse(served.status())
+            try:
+                return JSONResponse(served.status())
+            except Exception as error:
+                return broken(error)
 
         async def metrics() -> Any:
             served = self._served
@@ -46,7 +55,10 @@ class Endpoint:
                 return PlainTextResponse("", status_code=503)
             from ..served.status import CONTENT_TYPE
 
-            return PlainTextResponse(served.metrics(), media_type=CONTENT_TYPE)
+            try:
+                return PlainTextResponse(served.metrics(), media_type=CONTENT_TYPE)
+            except Exception as error:
+                return broken(error)
 
         app.add_api_route(STATUS, status, methods=["GET"], response_model=None)
         app.add_api_route(METRICS, metrics, methods=["GET"], response_model=None)
@@ -66,7 +78,7 @@ class Endpoint:
                 return
             from .launch import launch
 
-            _log_with_vllm()
+            log_with("vllm")
             self._served = await launch(
                 settings,
                 engine_client,
@@ -75,10 +87,3 @@ class Endpoint:
             )
         except AdapterdockError as error:
             raise SystemExit(refusal(error.findings)) from None
-
-
-def _log_with_vllm() -> None:
-    """vLLM's handlers print our lines too; it sets up its own logger only."""
-    if not log.handlers:
-        log.handlers = list(logging.getLogger("vllm").handlers)
-        log.setLevel(logging.INFO)

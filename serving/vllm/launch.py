@@ -12,8 +12,9 @@ from typing import Any
 from ...manifests.findings import serving as codes
 from ...manifests.findings.errors import FitError, UsageError
 from ...manifests.findings.finding import Finding, refused
+from ...manifests.lockfile import Lock
+from ...manifests.manifest import ManifestFile
 from ...registry.access.session import accepted_codes
-from ..served.location import Location
 from ..served.served import Served
 from ..targets.target import Target, version_of
 from .arguments import Arguments
@@ -100,13 +101,13 @@ async def launch(
 def _start(settings: Settings, running: Running, adapters: EngineAdapters) -> Served:
     manifest = settings.manifest
     assert manifest is not None
-    _require_base(settings, running)
     served = Served(
         manifest,
         target=_target(running),
         period=settings.period,
         accept=settings.accept,
         on_change=adapters.change,
+        require=lambda file, lock: _require_base(settings, running, file, lock),
     )
     served.start()
     return served
@@ -131,19 +132,12 @@ def _setup_findings(
         )
 
 
-def _require_base(settings: Settings, running: Running) -> None:
-    assert settings.manifest is not None
-    location = Location(settings.manifest)
-    try:
-        found = location.read()
-    finally:
-        location.close()
-    findings = base_findings(
-        found.file, found.lock, running.model, running.revision, running.load_format
-    )
+def _require_base(settings: Settings, running: Running, file: ManifestFile, lock: Lock) -> None:
+    """Raise :class:`FitError` unless the engine's model is the base that the lock pins."""
+    findings = base_findings(file, lock, running.model, running.revision, running.load_format)
     if findings is None:
         findings = (unread_base(running.model),)
-    wrong = refused(findings, accepted_codes(settings.accept) | frozenset(found.lock.accepted))
+    wrong = refused(findings, accepted_codes(settings.accept) | frozenset(lock.accepted))
     if wrong:
         raise FitError(*wrong)
 

@@ -17,6 +17,7 @@ class LazyResolver:
 
     def __init__(self, adapters: EngineAdapters) -> None:
         self._adapters = adapters
+        self._seen: set[type[Exception]] = set()
 
     async def resolve_lora(self, base_model_name: str, lora_name: str) -> Any | None:
         """The request for ``lora_name``, under exactly this name; ``None`` for an unknown one."""
@@ -24,4 +25,9 @@ class LazyResolver:
             return self._adapters.ask(lora_name)
         except AdapterdockError as error:
             log.warning("%s", error)
-            return None
+        except Exception as error:
+            kind = type(error)
+            if kind not in self._seen:  # each kind once: any client can ask again and again
+                self._seen.add(kind)
+                log.exception("Cannot look for an adapter that was asked for")
+        return None

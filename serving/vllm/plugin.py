@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def general() -> None:
     """The entry point in ``vllm.general_plugins``, which runs in each process of a server.
 
-    Checks what can be checked without the network, before the engine starts.
+    Checks what can be checked in a moment, before the engine starts.
 
     Raises:
         SystemExit: The server may not start; the message has the findings.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
+from dataclasses import replace
 from pathlib import Path, PurePath
 
 from ...manifests.findings import serving as codes
 from ...manifests.findings.errors import AdapterdockError, FingerprintError
-from ...manifests.findings.finding import Finding, Where
+from ...manifests.findings.finding import Finding, Severity, Where
 from ...manifests.language.schema import Fingerprint
+from ...manifests.language.source import Source
 from ...manifests.lockfile import Lock
 from ...manifests.manifest import ManifestFile, read_manifest
 from ...registry.access.access import Access
@@ -85,13 +88,33 @@ def base_findings(
         return error.findings
     except AdapterdockError:
         return None
-    return tuple(compare(declared, measured, where, samples=samples))
+    hint = (
+        f"Start vLLM with {_start_with(file, lock)}, or name this model as base.model in the "
+        "manifest and lock it again."
+    )
+    return tuple(
+        replace(one, hint=hint) if one.severity is Severity.ERROR else one
+        for one in compare(declared, measured, where, samples=samples)
+    )
 
 
 def unread_base(model: str) -> Finding:
     """The finding for a model of which no files could be read, although the engine has them."""
     where = Where(file=f"--model {model}")
     return _unchecked(f"The files of {model} could not be read on this machine", where)
+
+
+def _start_with(file: ManifestFile, lock: Lock) -> str:
+    """The options of vLLM that name the locked base."""
+    base = file.manifest.base.model if lock.base is None else Source.parse(lock.base.source)
+    if base is None:
+        return "the base that the fingerprint is of"
+    if base.is_local:
+        return f"--model {shlex.quote(str(base.local_path(file.directory)))}"
+    if base.is_hub and not base.path:
+        revision = f" --revision {base.revision}" if base.revision else ""
+        return f"--model {base.location}{revision}"
+    return f"a copy of {base}"
 
 
 def _declared(file: ManifestFile, lock: Lock) -> tuple[Fingerprint | None, Samples | None]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from queue import Empty, Queue
+from threading import Thread
 
 from ...manifests.findings import serving as codes
 from ...manifests.findings.errors import AdapterdockError
@@ -16,11 +19,19 @@ from ...manifests.manifest import ManifestFile
 from ...registry.access.session import accepted_codes
 from ...registry.locks.project import lock_of, open_manifest
 from ...registry.locks.state import require_lock
-from ..served.location import is_url
+from ...registry.sources.failures import scrub
+from ...registry.store.store import Store
+from ..served.location import Found, Location, is_url
+from ..served.memory import Memory, is_away
 from .arguments import Arguments, read_arguments
 from .installed import installed_version, is_supported
 from .served_base import base_findings
 from .settings import ALLOW_RUNTIME_ROUTES, MANIFEST, RUNTIME_UPDATING, Settings, read_settings
+
+log = logging.getLogger("adapterdock")
+
+ASK_SECONDS = 20.0
+"""How long a manifest at a URL is waited for, before the engine starts."""
 
 RESOLVERS = frozenset({"lora_filesystem_resolver", "lora_hf_hub_resolver"})
 """vLLM's own resolvers, which are general plugins."""
@@ -45,7 +56,8 @@ def refusal(findings: Iterable[Finding]) -> str:
 def start_findings(
     environ: Mapping[str, str], argv: Sequence[str], version: str | None
 ) -> list[Finding]:
-    """Why a server with this environment and these arguments may not start; without the network.
+    """Why a server with this environment and these arguments may not start. The network is used for
+    a manifest at a URL only, and for :data:`ASK_SECONDS` at most.
 
     Nothing is checked where no manifest is set and ``VLLM_PLUGINS`` does not name the plugin, which
     is then not in use; and for programs that are no server of vLLM (vLLM also runs plugins in a
@@ -131,6 +143,44 @@ def loader_findings(settings: Settings) -> Iterator[Finding]:
         )
 
 
+def _asked_project(manifest: str) -> Found | None:
+    """A manifest at a URL, and its lock, which must be current; where the place is out of reach,
+    what was served last. ``None`` where nothing is known in :data:`ASK_SECONDS`: the engine's start
+    asks again."""
+    answer: Queue[Found | AdapterdockError] = Queue()
+    Thread(target=lambda: answer.put(_ask(manifest)), name="adapterdock start", daemon=True).start()
+    try:
+        found = answer.get(timeout=ASK_SECONDS)
+    except Empty:
+        log.warning("%s did not answer within %g seconds", scrub(manifest), ASK_SECONDS)
+        return None
+    if isinstance(found, Found):
+        return found
+    if is_away(found.findings):
+        log.warning("%s cannot be checked before the engine starts\n%s", scrub(manifest), found)
+        return None
+    raise found
+
+
+def _ask(manifest: str) -> Found | AdapterdockError:
+    location: Location | None = None
+    try:
+        location = Location(manifest)
+        found, _ = Memory(location, "vllm", Store.default().root / "serving").read()
+        with location.showing():
+            require_lock(found.file, found.lock, frozen=False)
+        return found
+    except AdapterdockError as error:
+        return error
+    except Exception as error:
+        log.exception("Cannot read %s", scrub(manifest))
+        message = f"Cannot read the manifest: {type(error).__name__}"
+        return AdapterdockError(codes.LOOK_FAILED.finding(message))
+    finally:
+        if location is not None:
+            location.close()
+
+
 def _read_project(manifest: str) -> tuple[ManifestFile, Lock]:
     """A manifest on this machine, and its lock, which must be current."""
     file = open_manifest(Path(manifest.removeprefix("file://")))
@@ -143,10 +193,17 @@ def _read_project(manifest: str) -> tuple[ManifestFile, Lock]:
 def _project_findings(
     settings: Settings, arguments: Arguments, accepted: frozenset[str]
 ) -> list[Finding]:
-    """Of manifest, lock and base. What is not on this machine yet is checked with the engine."""
-    if settings.manifest is None or is_url(settings.manifest):
+    """Of manifest, lock and base. A base that is not on this machine yet is checked with the
+    engine."""
+    if settings.manifest is None:
         return []
-    file, lock = _read_project(settings.manifest)
+    if is_url(settings.manifest):
+        asked = _asked_project(settings.manifest)
+        if asked is None:
+            return []
+        file, lock = asked.file, asked.locked
+    else:
+        file, lock = _read_project(settings.manifest)
     if arguments.model is None:
         return []
     found = base_findings(file, lock, arguments.model, arguments.revision, arguments.load_format)

@@ -49,7 +49,9 @@ def test_its_result_as_data(locked: Path, cli: Cli) -> None:
     [
         (("bundle", "nothing.yaml", "out.tar"), 2, "AD901"),
         (("bundle", "adapters.yaml", "adapters.lock"), 2, "AD899"),
-        (("bundle", "adapters.yaml", "no/such/folder/out.tar"), 1, "AD6"),
+        (("bundle", "adapters.yaml", "no/such/folder/out.tar"), 2, "AD909"),
+        (("bundle", "adapters.yaml", "no/such/out.tar", "--dry-run"), 2, "AD909"),
+        (("bundle", "adapters.yaml", "adapters.yaml/out.tar"), 2, "AD909"),
         (("bundle", "adapters.yaml", "out.tar", "--policy", "nothing"), 2, "AD1"),
         (("unpack", "adapters.yaml", "there"), 1, "AD888"),
         (("unpack", "nothing.tar", "there"), 1, "AD201"),

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.builders import LLAMA_QV
+from support.project import Project
 from typer.testing import Result
 
 Cli = Callable[..., Result]
@@ -64,3 +66,18 @@ def test_lines_of_manifests_and_extended_manifests_are_shown(
     manifest = tmp_path / "adapters.yaml"
     manifest.write_text("version: 1\nextends: parent.yaml\n")
     assert line in cli("validate", manifest).output
+
+
+def test_a_finding_on_fit_shows_its_line_and_a_group_begins_with_its_first_place(
+    project: Project, cli: Cli
+) -> None:
+    project.base()
+    for name in ("tone", "other"):
+        project.adapter(name, modules={n: (i, 48) for n, (i, _) in LLAMA_QV.items()})
+    manifest = project.write({"tone": "./tone", "other": "./other"})
+    lines = cli("validate", manifest).stdout.splitlines()
+    at = next(n for n, line in enumerate(lines) if "AD343" in line)
+    assert lines[at].startswith(f"{manifest}:8:13: error AD343 ")
+    assert lines[at + 1] == "  8 |     source: ./tone"
+    assert lines[at + 2] == "    |             ^"
+    assert f"    {manifest}:10:13 adapters.other.source" in lines

@@ -72,11 +72,61 @@ def test_an_unknown_code_is_wrong_usage_with_a_suggestion(cli: Cli) -> None:
     assert "Did you mean 'module-not-in-base'?" in result.stderr
 
 
+def ids(result: Result) -> list[str]:
+    assert result.exit_code == 0, result.output
+    return [line.split("\t")[0] for line in result.stdout.splitlines()[1:]]
+
+
+def test_a_word_lists_the_codes_about_it_those_with_it_in_their_title_first(cli: Cli) -> None:
+    found = ids(cli("explain", "RANK"))
+    assert found[:4] == ["AD336", "AD807", "AD808", "AD946"]
+    assert "AD313" in found, "its example has the word"
+    assert "AD101" not in found
+    assert "for 'RANK'; to read one: adapterdock explain AD336" in cli("explain", "RANK").stderr
+
+
+def test_several_words_list_the_codes_that_have_all_of_them(cli: Cli) -> None:
+    assert ids(cli("explain", "gated", "hub")) == ids(cli("explain", "hub gated")) == ["AD211"]
+
+
+def test_a_word_is_found_at_the_start_of_a_word_and_not_within_one(cli: Cli) -> None:
+    assert "AD342" in ids(cli("explain", "modul"))
+    assert cli("explain", "odule").exit_code == 2
+
+
+def test_the_start_of_a_code_lists_its_neighbours_and_no_text_that_names_one(cli: Cli) -> None:
+    assert ids(cli("explain", "ad50")) == [id for id in all_codes() if id.startswith("AD50")]
+    assert cli("explain", "AD000").exit_code == 2, "an example has it"
+
+
+def test_several_codes_are_explained_one_after_the_other(cli: Cli) -> None:
+    one, other = cli("explain", "AD301").stdout, cli("explain", "AD302").stdout
+    assert cli("explain", "AD301", "AD302").stdout == f"{one}\n{other}"
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("AD3O1", "AD301"), ("ADl01", "AD101"), ("tokeniser", "tokenizer"), ("rnak", "rank")],
+)
+def test_a_slip_of_the_keyboard_is_suggested(cli: Cli, typed: str, meant: str) -> None:
+    assert f"Did you mean '{meant}'?" in cli("explain", typed).stderr
+
+
+@pytest.mark.parametrize("typed", ["AD999", "AD299", "xyzzy", "", "-"])
+def test_no_code_that_is_far_off_is_suggested(cli: Cli, typed: str) -> None:
+    result = cli("explain", "--", typed)
+    assert result.exit_code == 2
+    assert "Did you mean" not in result.stderr
+    assert "with a word to search for" in " ".join(result.stderr.split())
+
+
 def test_codes_can_be_printed_as_json(cli: Cli) -> None:
     data = json.loads(cli("explain", "AD120", "--json").stdout)
     assert data["schema"] == "adapterdock.codes/1"
     assert [code["name"] for code in data["codes"]] == ["unknown-key"]
     assert len(json.loads(cli("explain", "--json").stdout)["codes"]) == len(all_codes())
+    data = json.loads(cli("explain", "gated", "hub", "--json").stdout)
+    assert [code["code"] for code in data["codes"]] == ["AD211"]
 
 
 def test_every_format_of_json_is_in_the_reference() -> None:

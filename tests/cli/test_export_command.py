@@ -33,6 +33,33 @@ def test_it_prints_what_was_written_and_the_line_for_vllm(locked: Path, cli: Cli
     assert f"holds {len(names)} adapters" in again.stdout
 
 
+def test_an_empty_folder_of_a_variable_that_is_not_set_is_refused(
+    locked: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli("bundle", "adapters.yaml", "../out.oci.tar").exit_code == 0
+    before = sorted(locked.rglob("*"))
+    for command in (
+        ("export", "--out", ""),
+        ("export", "--out", " "),
+        ("merge", "--out", ""),
+        ("bundle", "adapters.yaml", ""),
+        ("unpack", "../out.oci.tar", ""),
+    ):
+        done = cli(*command)
+        assert (done.exit_code, "The path to write is empty" in done.stderr) == (2, True), command
+    assert sorted(locked.rglob("*")) == before
+    # this folder is a folder where it is named
+    for name, command in (
+        ("out", ("export", str(locked / "adapters.yaml"), "--out", ".")),
+        ("here", ("unpack", "../out.oci.tar", ".")),
+    ):
+        folder = locked.parent / name
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        done = cli(*command)
+        assert done.exit_code == 0, done.stderr
+
+
 def test_its_result_as_data(locked: Path, cli: Cli) -> None:
     data = json.loads(cli("export", "--out", "served", "--json").stdout)
     assert data["schema"] == "adapterdock.export-result/1"

@@ -85,7 +85,11 @@ def test_a_probe_changes_the_status(lock: Lock, replica: Make, cli: Cli) -> None
     late = ("--probe", "--prompt", "My order is late.")
     shown = cli("fleet", "status", "--on", server.url, *late)
     assert shown.exit_code == 0
-    assert "1 of 1 adapter answers differently from the base" in shown.stderr
+    assert "1 of 1 adapter answers differently from the base\n" in shown.stderr
+    server.answers["/v1/completions"] = 500
+    broken = cli("fleet", "status", "--on", server.url, "--probe")
+    assert broken.exit_code == 3
+    assert "0 of 1 adapter answers differently from the base; 1 not probed" in broken.stderr
 
 
 def test_waiting_says_how_far_it_is(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,6 +55,53 @@ def test_a_hub_id_that_all_adapters_record_is_proposed(cli: Cli, tmp_path: Path)
     assert "add the base model" in result.stderr
 
 
+def test_another_name_that_all_adapters_record_is_proposed_as_a_comment(
+    cli: Cli, tmp_path: Path
+) -> None:
+    write_base(tmp_path / "base")
+    adapter(tmp_path / "a", "acme/desk")
+    adapter(tmp_path / "b", "acme/desk")
+    path = tmp_path / "x.yaml"
+    assert cli("init", path, "--model", str(tmp_path / "base")).exit_code == 0
+    assert read_manifest(path).manifest.base.aliases == ()
+    assert cli("validate", path).exit_code == 3
+    path.write_text(path.read_text(encoding="utf-8").replace("# aliases", "aliases"))
+    assert read_manifest(path).manifest.base.aliases == ("acme/desk",)
+    assert cli("validate", path).exit_code == 0
+
+
+def test_the_proposed_alias_is_named(cli: Cli, tmp_path: Path) -> None:
+    adapter(tmp_path / "a", "acme/desk")
+    for file, model in (("x.yaml", "hf://acme/copy"), ("y.yaml", "hf://acme/desk")):
+        lines = cli("init", tmp_path / file, "--model", model).stderr.splitlines()
+        said = "The adapters call their base acme/desk. If hf://acme/copy is the same, "
+        assert lines[:-1] == ([f"{said}uncomment `aliases`"] if file == "x.yaml" else [])
+        assert lines[-1].startswith("Next: ")
+
+
+def test_json_has_the_proposed_alias(cli: Cli, tmp_path: Path) -> None:
+    write_base(tmp_path / "base")
+    adapter(tmp_path / "a", "acme/desk")
+    for file, model in (("x.yaml", str(tmp_path / "base")), ("y.yaml", "hf://acme/desk")):
+        result = cli("init", tmp_path / file, "--model", model, "--json")
+        proposed = json.loads(result.stdout)["proposed_alias"]
+        assert proposed == ("acme/desk" if file == "x.yaml" else None)
+        written = (tmp_path / file).read_text(encoding="utf-8")
+        assert ("# aliases: [acme/desk]" in written) == (proposed is not None)
+
+
+@pytest.mark.parametrize(
+    "names", [("acme/base", "acme/base"), ("acme/one", "acme/two"), ("/home/ada/base",) * 2]
+)
+def test_no_other_name_is_proposed_for_the_same_base_or_where_adapters_disagree(
+    cli: Cli, tmp_path: Path, names: tuple[str, str]
+) -> None:
+    for folder, name in zip(("a", "b"), names, strict=True):
+        adapter(tmp_path / folder, name)
+    cli("init", tmp_path / "x.yaml", "--model", "hf://acme/base")
+    assert "aliases" not in (tmp_path / "x.yaml").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("recorded", ["../../etc", "hf://x/y", "a/b/c", "x", "a b/c", "", 7, None])
 def test_invalid_recorded_bases_are_not_proposed(
     cli: Cli, tmp_path: Path, recorded: object
@@ -90,6 +140,50 @@ def test_nothing_is_ever_overwritten(cli: Cli, tmp_path: Path) -> None:
     assert (result.exit_code, "AD907" in result.stderr) == (2, True)
     assert not (tmp_path / "nowhere").exists()
     assert cli("init", tmp_path).exit_code == 2
+
+
+def hinted(stderr: str) -> list[str]:
+    """The arguments of `adapterdock init` in a hint."""
+    found = re.search(r"`adapterdock init ?([^`]*)`", " ".join(stderr.split()))
+    assert found is not None, stderr
+    return shlex.split(found[1])
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        ("adapters.yaml", "team.yaml"),
+        ("adapters.yaml", "adapters-2.yaml"),
+        ("a team.yml",),
+        ("team.yaml",),
+        ("sub/adapters.yaml",),
+    ],
+)
+def test_the_hint_of_init_names_a_file_that_init_then_writes(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in there:
+        Path(name).parent.mkdir(exist_ok=True)
+        assert cli("init", name).exit_code == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.y*ml")}
+    for asked in ("", *there, "team", "sub", "new.json"):
+        Path("sub").mkdir(exist_ok=True)
+        result = cli("init", *filter(None, [asked]))
+        if result.exit_code == 0:
+            continue
+        arguments = hinted(result.stderr)
+        assert cli("init", *arguments).exit_code == 0, (asked, arguments)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize("name", ["adapters.yaml", "team.yaml", "its own.yml"])
+def test_a_missing_manifest_is_created_by_the_hint_that_says_so(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli("init", *hinted(cli("validate", name).stderr)).exit_code == 0
+    assert "AD901" not in cli("validate", name).stderr
 
 
 def test_a_manifest_must_end_in_yaml(cli: Cli, tmp_path: Path) -> None:

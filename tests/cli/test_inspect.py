@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from adapterdock.cli.console import Printer
-from adapterdock.cli.heat import print_heat, strength
-from adapterdock.registry.heat_map import Size
+from adapterdock.cli.heat import print_heat
+from adapterdock.registry.heat_map import Size, strength
 from adapterdock.registry.signatures.envelope import read_envelope
 from adapterdock.registry.signatures.signatures import add_signature
 from adapterdock.registry.storages.local_storage import LocalStorage
@@ -149,7 +149,8 @@ def test_the_map_fits_the_terminal(
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.delenv("NO_COLOR", raising=False)
-    monkeypatch.setattr(Printer, "fancy", property(lambda self: True))
+    for what in ("terminal", "fancy"):
+        monkeypatch.setattr(Printer, what, property(lambda self: True))
     sizes = {
         f"model.layers.{layer}.module_{kind}_proj": Size(1.0 + layer + kind)
         for layer in range(3)
@@ -165,10 +166,7 @@ def test_the_map_fits_the_terminal(
     assert f"█ = {kinds + 2} (Frobenius norm)" in shown.replace("\x1b[0m", "")
 
 
-def test_without_colours_the_map_is_a_table(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("NO_COLOR", "1")
+def test_in_a_pipe_the_map_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     print_heat({"m.layers.3.q": Size(1.0, 10.0), "lm_head": Size(3.0, 10.0)}, Printer("stdout"))
     assert capsys.readouterr().out.splitlines() == [
         *("m.layers", "layer\tq", "3\t0.1"),
@@ -177,5 +175,13 @@ def test_without_colours_the_map_is_a_table(
 
 
 def test_shades_go_from_nothing_to_the_highest() -> None:
-    assert [strength(v, 4.0) for v in (None, 0.0, 0.1, 1.0, 2.0, 3.9, 4.0)] == [0, 0, 1, 1, 2, 4, 4]
-    assert strength(0.0, 0.0) == 0
+    assert [strength(v, 4.0, 4) for v in (None, 0.0, 0.1, 1.0, 2.0, 3.9, 4.0)] == [
+        0,
+        0,
+        1,
+        1,
+        2,
+        4,
+        4,
+    ]
+    assert strength(0.0, 0.0, 4) == 0

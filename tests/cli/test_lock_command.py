@@ -52,6 +52,29 @@ def test_check_distinguishes_missing_current_and_stale_locks(cli: Cli, at_desk: 
     assert json.loads(cli("lock", "--check", "--json").stdout)["schema"] == "adapterdock.report/1"
 
 
+def test_the_verdict_says_what_is_wrong_with_the_lock(cli: Cli, at_desk: Path) -> None:
+    lock, manifest = at_desk / "adapters.lock", at_desk / "adapters.yaml"
+    assert "adapters.yaml: not locked: 1 error" in cli("lock", "--check").stdout
+    cli("lock")
+    good, text = lock.read_text(), manifest.read_text()
+    manifest.write_text(text.replace("./adapters/a1", "./adapters/a0"))
+    assert "adapters.yaml: lock is not current: 1 error" in cli("lock", "--check").stdout
+    manifest.write_text(text)
+    lock.write_text(f"<<<<<<< ours\n{good}=======\n{good}>>>>>>> theirs\n")
+    result = cli("lock", "--check")
+    assert "adapters.yaml: lock has a merge conflict: 1 error" in result.stdout
+    assert "do: Run `adapterdock lock`, and review" in result.stdout
+    lock.write_text(good)
+    (at_desk / "adapters" / "a1" / "adapter_config.json").write_text("{}")
+    assert "adapters.yaml: changed since it was locked: " in cli("lock", "--check").stdout
+    lock.unlink()
+    assert "adapters.yaml: does not fit: " in cli("validate").stdout
+    manifest.write_text(text.replace("./adapters/a1", "./adapters/none"))
+    assert "adapters.yaml: cannot be read: " in cli("validate").stdout
+    manifest.write_text(text.replace("source: ./adapters/a0", "sorce: ./adapters/a0"))
+    assert "adapters.yaml: invalid manifest: " in cli("validate").stdout
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -130,3 +153,105 @@ def test_a_lock_that_cannot_be_written_is_a_finding(cli: Cli, at_desk: Path) -> 
     result = cli("lock")
     assert result.exit_code == 1
     assert "AD50" in result.stderr
+
+
+@pytest.fixture
+def teams(at_desk: Path) -> Path:
+    """Two manifests in a folder, beside a YAML file that is none."""
+    text = (at_desk / "adapters.yaml").read_text().replace("./", "../../")
+    for name in ("ads", "bank"):
+        place = at_desk / "teams" / name
+        place.mkdir(parents=True)
+        (place / "adapters.yaml").write_text(text)
+    (at_desk / "teams" / "compose.yaml").write_text("services: {}\n")
+    return at_desk / "teams"
+
+
+def test_each_manifest_of_a_folder_is_locked_though_one_cannot_be(teams: Path, cli: Cli) -> None:
+    wrong = teams / "ads" / "adapters.yaml"
+    good = wrong.read_text()
+    wrong.write_text(good.replace("adapters/a1", "adapters/a9"))
+    done = cli("lock", "teams")
+    assert done.exit_code == 1
+    assert not (teams / "ads" / "adapters.lock").exists()
+    assert (teams / "bank" / "adapters.lock").is_file()
+    assert "teams/ads/adapters.yaml: not locked" in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("2 manifests: 1 lock written, 1 cannot be locked. Skipped 1 other YAML")
+    assert "teams/bank/adapters.yaml:" in done.stdout.splitlines()
+    wrong.write_text(good)
+    data = json.loads(cli("lock", "teams/*/adapters.yaml", "--json").stdout)
+    assert (data["schema"], data["exit_status"]) == ("adapterdock.locks/1", 0)
+    assert data["counts"] == {"locked": 2, "wrote": 1, "failed": 0, "skipped": 0}
+    assert [(one["manifest"], one["wrote"]) for one in data["locks"]] == [
+        ("teams/ads/adapters.yaml", True),
+        ("teams/bank/adapters.yaml", False),
+    ]
+
+
+def test_of_several_manifests_no_adapter_is_upgraded_but_the_base_may_be(
+    teams: Path, cli: Cli
+) -> None:
+    cli("lock", "teams")
+    refused = cli("lock", "teams", "--upgrade", "a0")
+    assert (refused.exit_code, "AD914" in refused.stderr) == (2, True)
+    assert cli("lock", "teams", "--upgrade", "base").exit_code == 0
+    diff = cli("lock", "teams", "--diff")
+    assert diff.exit_code == 0
+    assert "2 manifests: 0 locks written, 2 unchanged" in diff.stderr
+
+
+def test_a_check_of_locks_has_the_formats_of_validate(teams: Path, cli: Cli) -> None:
+    cli("lock", "teams")
+    passed = cli("lock", "--check", "teams")
+    assert passed.stdout.splitlines()[-1].startswith("2 manifests: 2 locks pass. Skipped")
+    (teams / "ads" / "adapters.lock").unlink()
+    github = cli("lock", "--check", "teams", "--format", "github")
+    assert github.exit_code == 1
+    assert github.stdout.startswith("::error file=")
+    assert "title=AD504 lock-missing::" in github.stdout
+    assert "adapterdock: 2 manifests: 1 lock passes, 1 does not" in github.stdout
+    junit = cli("lock", "--check", "teams", "--format", "junit")
+    assert 'classname="adapterdock.lock-check"' in junit.stdout
+    assert json.loads(cli("lock", "--check", "teams", "--format", "sarif").stdout)["runs"]
+    wrong = cli("lock", "teams", "--format", "github")
+    assert (wrong.exit_code, "--check" in wrong.stderr) == (2, True)
+
+
+def test_a_check_of_several_uses_the_base_of_model(teams: Path, cli: Cli) -> None:
+    cli("lock", "teams")
+    done = cli("lock", "--check", "teams", "--model", "./elsewhere")
+    assert (done.exit_code, "base.model" in done.stdout) == (1, True)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_hints_name_the_manifest_so_that_they_can_be_copied(
+    teams: Path, cli: Cli, several: bool
+) -> None:
+    manifest = "teams/ads/adapters.yaml"
+    one = cli("lock", "--check", *([manifest, "adapters.yaml"] if several else [manifest]))
+    assert f"do: Run `adapterdock lock {manifest}` and commit the lock." in one.stdout
+    pulled = cli("pull", "--frozen", manifest)
+    assert f"do: Run `adapterdock lock {manifest}` and commit the lock." in pulled.stderr
+    default = cli("lock", "--check")
+    assert "do: Run `adapterdock lock` and commit the lock." in default.stdout
+    planned = cli("plan", manifest)
+    assert f"`adapterdock lock {manifest}` writes" in planned.stderr
+
+
+def test_hints_on_one_pin_name_the_manifest_too(teams: Path, cli: Cli) -> None:
+    cli("lock", "teams")
+    (teams.parent / "adapters" / "a1" / "adapter_config.json").write_text("{}")
+    done = cli("lock", "--check", "teams/bank/adapters.yaml", "--json")
+    hints = [finding["hint"] for finding in json.loads(done.stdout)["findings"]]
+    assert any("`adapterdock lock teams/bank/adapters.yaml --upgrade a1`" in hint for hint in hints)
+
+
+def test_a_misspelt_folder_or_manifest_is_named(teams: Path, cli: Cli) -> None:
+    assert "do: Did you mean 'teams'?" in cli("validate", "team").stderr
+    assert "do: Did you mean 'teams'?" in cli("lock", "--check", "team").stderr
+    assert "teams" not in cli("pull", "team").stderr  # it takes one manifest
+    (teams.parent / "adapters.yaml").rename(teams.parent / "mine.yaml")
+    (teams.parent / "values.yaml").write_text("base: {}\n")
+    hint = cli("validate").stderr
+    assert "(mine.yaml)" in hint and "such as `.`, means all manifests in it" in hint

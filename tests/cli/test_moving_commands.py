@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from support.hub_server import HubServer
 from support.project import Project
 from typer.testing import Result
 
@@ -123,3 +125,46 @@ def test_renumber_merges_two_branches(
     assert [value["by"] for value in values][1:] == ["main", "other"]
     assert cli("registry", "verify", "team").exit_code == 0
     assert "Nothing to renumber" in cli("registry", "renumber", "team").stdout
+
+
+def test_mirror_of_the_hub_prints_what_it_has_and_the_row_for_the_manifest(
+    cli: Cli, at_desk: Path, hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.commit("acme/a0", {p.name: p.read_bytes() for p in (at_desk / "adapters/a0").iterdir()})
+    (at_desk / "team").mkdir()
+    manifest = at_desk / "team" / "m.yaml"
+    manifest.write_text(
+        "version: 1\nbase: {model: ../base}\nadapters: {a0: {source: hf://acme/a0}}\n"
+    )
+    assert "AD504" in cli("mirror", "--hub", manifest, "./hf").stderr
+    assert cli("lock", manifest).exit_code == 0
+    planned = cli("mirror", "--hub", "team/m.yaml", "./hf", "--dry-run")
+    assert "Would copy 2 files" in planned.stderr and not (at_desk / "hf").exists()
+    done = cli("mirror", "--hub", "team/m.yaml", "./hf")
+    row = done.stdout.splitlines()[1].split("\t")
+    assert row[:2] == ["a0", "2"] and row[2].startswith("hf://acme/a0@")
+    assert (at_desk / "hf" / row[3] / "adapter_config.json").is_file()
+    assert 'Next, in the manifest: mirrors: {"hf://": ../hf/}' in done.stderr
+    data = json.loads(cli("mirror", "--hub", "team/m.yaml", "./hf", "--json").stdout)
+    assert data["schema"] == "adapterdock.hub-mirror/1"
+    assert data["mirrors"] == {"hf://": "../hf/"} and data["files"] == []
+    manifest.write_text(manifest.read_text() + 'mirrors: {"hf://": ../hf/}\n')
+    monkeypatch.setenv("HF_HUB_CACHE", str(at_desk / "none"))
+    monkeypatch.setenv("ADAPTERDOCK_CACHE", str(at_desk / "cache"))
+    assert cli("pull", "team/m.yaml", "--frozen", "--offline").exit_code == 0
+
+
+@pytest.mark.parametrize("option", [("--only", "a*"), ("--manifest", "adapters.yaml")])
+def test_options_of_a_registry_do_not_go_with_the_hub(
+    cli: Cli, at_desk: Path, option: tuple[str, str]
+) -> None:
+    result = cli("mirror", "--hub", "adapters.yaml", "./hf", *option)
+    assert (result.exit_code, "AD914" in result.stderr) == (2, True)
+
+
+def test_a_manifest_without_the_hub_has_nothing_to_mirror(cli: Cli, at_desk: Path) -> None:
+    forgotten = cli("mirror", "adapters.yaml", "./hf")
+    assert forgotten.exit_code == 2 and "Add --hub" in forgotten.stderr
+    cli("lock")
+    result = cli("mirror", "--hub", "adapters.yaml", "./hf")
+    assert (result.exit_code, "AD917" in result.stderr) == (2, True)

@@ -27,6 +27,7 @@ def test_the_status_says_whether_something_is_newer(team: Team, cli: Cli) -> Non
     same = cli("outdated")
     assert (same.exit_code, same.stdout) == (0, "")
     assert "0 of 1 adapter has something newer" in same.stderr
+    assert "Not compared" not in same.stderr
     team.publish("1.1.0")
     team.publish("2.0.0")
     newer = cli("outdated", "adapters.yaml")
@@ -43,6 +44,19 @@ def test_the_status_says_whether_something_is_newer(team: Team, cli: Cli) -> Non
         "alias": None,
         "outdated": True,
     }
+
+
+def test_adapters_without_versions_are_counted(
+    project: Project, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.base()
+    project.adapter("tone")
+    project.write({"tone": "./tone"})
+    monkeypatch.chdir(project.folder)
+    assert cli("lock").exit_code == 0
+    done = cli("outdated")
+    assert done.exit_code == 0
+    assert "Not compared: 1 adapter without versions" in done.stderr
 
 
 def test_a_registry_that_cannot_be_read_is_an_error(team: Team, cli: Cli) -> None:

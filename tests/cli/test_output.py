@@ -78,16 +78,37 @@ def test_help_in_a_pipe_is_plain_and_keeps_brackets(tmp_path: Path) -> None:
     assert max(map(len, shown.lines)) <= 80
 
 
-@pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
-@pytest.mark.parametrize("arguments", [("validate",), ("lock",), ("cache", "verify")])
-def test_no_color_and_dumb_terminals_get_plain_text(
-    at_desk: Path, env: dict[str, str], arguments: tuple[str, ...]
+COLOUR = re.compile(r"\x1b\[(?:\d+;)*(?:[349]\d|10\d)(?:;\d+)*m")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "columns"), [(("list",), 40), (("list",), 100), (("validate",), 40)]
+)
+def test_no_color_leaves_the_layout_and_dumb_terminals_have_it_too(
+    at_desk: Path, arguments: tuple[str, ...], columns: int
 ) -> None:
-    on_terminal = terminal.run_on_terminal(*arguments, cwd=at_desk, columns=40, env=env)
-    (at_desk / "adapters.lock").unlink(missing_ok=True)
-    in_pipes = terminal.run(*arguments, cwd=at_desk)
-    assert "\x1b" not in on_terminal.out
-    assert sorted(on_terminal.lines) == sorted([*in_pipes.lines, *in_pipes.err.splitlines()])
+    def shown(**env: str) -> str:
+        ran = terminal.run_on_terminal(*arguments, cwd=at_desk, columns=columns, env=env)
+        return ran.out
+
+    coloured, colourless, dumb = shown(), shown(NO_COLOR="1"), shown(TERM="dumb")
+    plain = STYLE.sub("", coloured)
+    assert (STYLE.sub("", colourless), dumb) == (plain, plain)
+    assert not COLOUR.search(colourless)
+    assert "\t" not in plain and max(map(len, plain.splitlines())) <= columns
+    if arguments == ("list",):
+        in_pipe = terminal.run(*arguments, cwd=at_desk, env={"NO_COLOR": "1"})
+        assert in_pipe.lines[0].startswith("adapter\t")
+
+
+@pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_progress_has_no_colours_and_does_not_move_on_a_dumb_terminal(
+    at_desk: Path, env: dict[str, str]
+) -> None:
+    ran = terminal.run_on_terminal("lock", cwd=at_desk, env=env)
+    assert ran.status == 0
+    assert not COLOUR.search(ran.out)
+    assert ("\x1b" in ran.out) == ("NO_COLOR" in env)
 
 
 def test_a_terminal_gets_colours_and_a_pipe_tabs(at_desk: Path) -> None:

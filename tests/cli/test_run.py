@@ -111,6 +111,26 @@ def test_an_unknown_adapter_is_reported_before_loading(
     assert "AD730" in done.stderr and said in done.stderr
 
 
+@pytest.mark.parametrize("command", [("run", "-p", "x"), ("merge", "-o", "out"), ("serve",)])
+def test_the_lock_and_the_policies_are_looked_at_before_torch_is_imported(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    def imported() -> None:
+        raise AssertionError("torch was imported")
+
+    monkeypatch.setattr(f"adapterdock.cli.{command[0]}.importing_torch", imported)
+    monkeypatch.chdir(tmp_path)
+    manifest = write_desk(tmp_path)
+    Path("none.yaml").write_text("allow_sources: []\n")
+    refused = cli(*command, "--frozen")
+    assert (refused.exit_code, "AD504" in refused.stderr) == (1, True)
+    assert "AD85" in cli(*command, "--policy", "none.yaml").stderr
+    assert "AD513" in cli(*command, "--accept", "AD101").stderr
+    cli("lock")
+    manifest.write_text(manifest.read_text().replace("./adapters/a1", "./adapters/a0"))
+    assert "AD505" in cli(*command).stderr
+
+
 def test_a_manifest_without_a_base_is_reported_before_loading(tmp_path: Path) -> None:
     (tmp_path / "adapters.yaml").write_text("version: 1\nbase: {}\n")
     done = without(tmp_path, "torch transformers", "run", "-p", "x")
@@ -141,3 +161,24 @@ def test_ctrl_c_during_an_answer_ends_with_one_line(at: Path) -> None:
     assert shown.status == 130
     assert shown.out.rstrip().splitlines()[-1].endswith("Stopped; nothing was left half-done")
     assert "Traceback" not in shown.out
+
+
+def test_a_weighted_sum_is_what_the_composition_of_these_weights_is(cli: Cli, at: Path) -> None:
+    assert ask(cli, "-p", PROMPT, "-a", "a0=1,a1=-2") == ask(cli, "-p", PROMPT, "-a", "both")
+    assert ask(cli, "-p", PROMPT, "-a", "a0, a1 = 0") == ask(cli, "-p", PROMPT, "-a", "a0")
+    assert ask(cli, "-p", PROMPT, "-a", "both=0") == ask(cli, "-p", PROMPT, "-a", "__base__")
+
+
+def test_a_chat_on_a_terminal_answers_switches_and_ends(at: Path) -> None:
+    types = [
+        ("> ", PROMPT + "\n"),
+        (" w", "\x03"),  # stops the answer, and the chat goes on
+        ("> ", "/adapter nobody\n"),
+        ("> ", "/adapter a0=1,a1=-2\n"),
+        ("> ", "\x04"),
+    ]
+    shown = terminal.run_on_terminal("run", "--max-new-tokens", 5000, cwd=at, types=types)
+    assert shown.status == 0, shown.out
+    assert "Chatting with a0" in shown.out
+    assert "AD730" in shown.out and "Answering with a0=1,a1=-2" in shown.out
+    assert "Stopped" not in shown.out and "Traceback" not in shown.out

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from adapterdock.registry.storages.layout import entry_file
 from support import terminal
 from support.project import Project
 from support.published import publish, registry
@@ -104,6 +105,26 @@ def test_a_registry_that_cannot_be_searched_is_said(team: Project, cli: Cli) -> 
     assert rows[1]["problems"][0]["code"] == "AD860"
     (team.folder / "registry" / "registry.json").unlink()
     assert cli("search", "refunds").exit_code == 1
+
+
+@pytest.mark.parametrize("snapshot", [True, False])
+def test_versions_that_need_a_newer_adapterdock_are_counted(
+    team: Project, cli: Cli, snapshot: bool
+) -> None:
+    assert cli("publish", "./tone", "team/refunds@1.1.0").exit_code == 0
+    assert "newer adapterdock" not in cli("search", "--registry", "other").stderr
+    path = team.folder / "registry" / entry_file("refunds", "1.1.0")
+    path.chmod(0o644)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "critical": ["sandbox"]}))
+    if snapshot:
+        assert cli("registry", "snapshot", "team").exit_code == 0
+    for _ in range(2):  # the second search asks the index that is kept
+        done = cli("search", "refunds")
+        assert done.exit_code == 0
+        assert "1 version of team needs a newer adapterdock: not searched" in done.stderr
+        assert "1 version found" in done.stderr
+    found = json.loads(cli("search", "--json").stdout)["registries"]
+    assert {one["name"]: one["newer"] for one in found} == {"team": 1, "other": 0}
 
 
 def test_a_damaged_snapshot_is_a_warning(team: Project, cli: Cli) -> None:

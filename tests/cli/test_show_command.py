@@ -61,6 +61,32 @@ def test_resolved_prints_each_value_with_its_file_and_line(
     assert model["from"] == "--model"
 
 
+def test_resolved_json_has_numbers_booleans_and_null_as_the_language_reads_them(
+    cli: Cli, at_desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEVICE", "cpu")
+    (at_desk / "typed.yaml").write_text(
+        "version: 1\ndescription: 2.10\nbase: {model: ./base, trust_remote_code: false,\n"
+        "  device_map: '${DEVICE}',"
+        " quantization: {bits: 4, on: no, quoted: '4'}}\n"
+        "adapters: {a0: {source: ./adapters/a0, tags: [2024, on], lazy: true}}\n"
+        "compositions: {both: {of: {a0: 0.5}}}\nrules: {max_active: 2}\nactive: null\n"
+    )
+    told = json.loads(cli("show", "typed.yaml", "--resolved", "--json").stdout)["values"]
+    values = {row["path"]: row["value"] for row in told}
+    assert values["version"] == 1 and type(values["version"]) is int
+    assert values["description"] == "2.10", "text is expected there"
+    assert values["base.trust_remote_code"] is False
+    assert values["base.quantization.bits"] == 4 and values["base.quantization.quoted"] == "4"
+    assert values["base.quantization.on"] == "no"
+    assert values["base.device_map"] == "cpu"
+    assert values["adapters.a0.tags[0]"] == "2024"
+    assert values["adapters.a0.lazy"] is True
+    assert values["compositions.both.of.a0"] == 0.5
+    assert values["rules.max_active"] == 2
+    assert values["active"] is None
+
+
 def test_fingerprint_prints_yaml_that_can_be_pasted_and_json(cli: Cli, at_desk: Path) -> None:
     import yaml
 

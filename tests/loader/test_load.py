@@ -15,8 +15,8 @@ import pytest
 import torch
 from adapterdock.loader.base.load_base import load_base
 from adapterdock.loader.generate_text import load_tokenizer
-from adapterdock.loader.lifecycle.pulled_base import close_here
 from adapterdock.loader.load import load
+from adapterdock.loader.model.deployment import close_here
 from adapterdock.manifests.findings.errors import (
     AttachError,
     FingerprintError,

@@ -15,10 +15,12 @@ from support.peft_adapters import tiny_llama
 from torch import nn
 
 PUBLIC = """
-active_adapters active_weights adapters add_adapter add_weighted_adapter compositions
-default_weights define_composition delete_adapter delete_composition deployment detach
-disable_adapter disable_adapters enable_adapters findings generate get_base_model holding
-load_adapter merge_adapter merge_and_unload merged_adapters plan publish recipes
+active_adapter active_adapters active_peft_config active_weights adapters add_adapter
+add_weighted_adapter compositions default_weights define_composition delete_adapter
+delete_composition deployment detach disable_adapter disable_adapters enable_adapters findings
+from_pretrained generate get_base_model get_nb_trainable_parameters holding load_adapter
+merge_adapter merge_and_unload merged_adapters peft_config plan print_trainable_parameters publish
+push_to_hub recipes
 refresh_compositions residency rules save_adapter save_composition save_pretrained set_adapter
 set_adapter_weights unmerge_adapter using watch
 """
@@ -43,7 +45,7 @@ def test_every_public_name_is_documented() -> None:
     ("wrong", "right"),
     [
         ("set_adaptr", "set_adapter"),
-        ("active_adapter", "active_adapters"),
+        ("active_adaptr", "active_adapters"),
         ("get_input_embedings", "get_input_embeddings"),  # the base's
         ("generation_confg", "generation_config"),
     ],
@@ -54,6 +56,25 @@ def test_a_misspelt_name_is_an_error_with_a_suggestion(
     with pytest.raises(AttributeError, match=f"{wrong!r}. Did you mean {right!r}"):
         getattr(model, wrong)
     assert not hasattr(model, wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [
+        ("get_layer_status", "model.adapters"),
+        ("has_active_enabled_adapter", "bool(model.active_adapters())"),
+        ("unload", "model.detach()"),
+        ("get_prompt_embedding_to_save", "adapterdock.get_peft_model_state_dict(model, name)"),
+        ("set_requires_grad", "trainable=True"),
+    ],
+)
+def test_a_name_of_pefts_that_is_not_here_is_an_error_that_names_ours(
+    model: AdaptedModel, name: str, ours: str
+) -> None:
+    with pytest.raises(AttributeError, match=name) as caught:
+        getattr(model, name)
+    assert "Use `" in str(caught.value) and ours in str(caught.value)
+    assert not hasattr(model, name)
 
 
 @pytest.mark.parametrize("name", ["nothing_of_the_kind", "_set_adapter", "__set_adapter__"])

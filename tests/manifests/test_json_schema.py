@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import adapterdock
 import pytest
-from adapterdock.manifests.json_schema import SCHEMA_FILE, json_schema, main, rendered
+from adapterdock.manifests.json_schema import json_schema, main, rendered
 from adapterdock.manifests.reading.document import read_document
+from adapterdock.manifests.schema_file import SCHEMA_ADDRESS, SCHEMA_FILE
 from jsonschema import Draft202012Validator
 from support.manifest_files import HEADER, Desk
 
@@ -32,6 +35,14 @@ def test_a_stale_schema_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert main([]) == 0
     assert main(["--check"]) == 0
     assert json.loads((tmp_path / "schema.json").read_text()) == json_schema()
+
+
+def test_the_schema_has_an_address_in_the_repository() -> None:
+    project = (Path(adapterdock.__file__).parent / "pyproject.toml").read_text(encoding="utf-8")
+    source = re.search(r'^Source = "https://github.com/(\S+)"', project, re.MULTILINE)
+    assert source is not None
+    address = f"https://raw.githubusercontent.com/{source[1]}/main/manifests/{SCHEMA_FILE.name}"
+    assert json_schema()["$id"] == SCHEMA_ADDRESS == address
 
 
 def test_the_schema_is_valid() -> None:
@@ -97,3 +108,47 @@ def test_every_key_has_a_description() -> None:
     for name, definition in json_schema()["$defs"].items():
         for key, schema in definition.get("properties", {}).items():
             assert schema.get("description"), f"{name}.{key}"
+
+
+def nodes(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every mapping of a schema, with its path."""
+    if isinstance(node, dict):
+        yield path, node
+        for key, inner in node.items():
+            yield from nodes(inner, f"{path}/{key}")
+    elif isinstance(node, list):
+        for inner in node:
+            yield from nodes(inner, path)
+
+
+def test_every_key_has_a_text_that_editors_show() -> None:
+    schema = json_schema()
+    without = [
+        f"{path}/{key}"
+        for path, node in nodes(schema)
+        for key, inner in node.get("properties", {}).items()
+        if not inner.get("description") and not path.endswith(("/if", "/then", "/else"))
+    ]
+    assert without == []
+    assert schema["$id"].startswith("https://") and schema["$id"].endswith("manifests/schema.json")
+
+
+def test_editors_insert_no_null_and_show_no_title_for_each_form_of_a_value() -> None:
+    found: list[str] = []
+    schema = json_schema()
+    for path, node in nodes(schema):
+        if isinstance(node.get("title"), str) or node.get("default", "") is None:
+            found.append(path)
+        if "``" in str(node.get("description", "")):
+            found.append(f"{path}: {node['description']}")
+    assert found == []
+    assert schema["$defs"]["Base"]["properties"]["dtype"]["default"] == "auto"  # others stay
+    assert schema["$defs"]["Adapter"]["properties"]["lazy"]["default"] is False
+
+
+def test_an_adapter_without_keys_is_one_complaint_about_its_source() -> None:
+    data = read_document((HEADER + "adapters: {a: {dtype: auto}}\n").encode()).data
+    (error,) = VALIDATOR.iter_errors(data)
+    while error.context:
+        error = error.context[0]
+    assert error.message == "'source' is a required property"

@@ -188,6 +188,30 @@ def test_a_lock_that_was_edited_by_hand_is_refused(old: str, new: str, tmp_path:
     assert set(refused(tmp_path / "a.lock")) == {"AD501"}
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("size: ", "size: big", "expected: a whole number"),
+        ("size: ", "size: -", "expected: at least 0"),
+        ("version: 1\n", "version: 1\nextra: 2\n", "unknown key 'extra'"),
+        ("generator:", "generated:", "missing key 'generator'"),
+        ("rank: ", "rank: [1] #", "expected: a whole number"),
+        ("inputs: sha256:", "inputs: sha1:", "expected: sha256: followed by 64 digits"),
+    ],
+)
+def test_what_is_wrong_with_a_lock_is_said_in_plain_words(
+    old: str, new: str, said: str, tmp_path: Path
+) -> None:
+    text = render_lock(make())
+    assert old in text
+    (tmp_path / "a.lock").write_text(text.replace(old, new))
+    with pytest.raises(LockError) as caught:
+        read_lock(tmp_path / "a.lock")
+    assert said in str(caught.value)
+    for word in ("Input should", "Extra inputs", "Field required", "valid integer", "pydantic"):
+        assert word not in str(caught.value)
+
+
 @pytest.mark.parametrize("content", [b"", b"\n", b"[]", b"a", b"\xff\xfe", b"%PDF", b"\0" * 100])
 def test_a_file_that_is_not_a_lock_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.lock").write_bytes(content)

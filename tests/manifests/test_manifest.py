@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 import subprocess
 import sys
 import time
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ import adapterdock
 import pytest
 from adapterdock.manifests.findings.errors import ManifestError
 from adapterdock.manifests.language.rules import flatten
-from adapterdock.manifests.language.schema import parse_bytes
+from adapterdock.manifests.language.schema import Manifest, parse_bytes
 from adapterdock.manifests.manifest import read_manifest, read_policy
+from adapterdock.manifests.reading.conform import Shape, shape_of
 from adapterdock.manifests.reading.document import read_document
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -33,7 +36,7 @@ def test_the_complete_example_is_valid() -> None:
     assert manifest.base.model.is_commit
     assert manifest.base.fingerprint is not None
     assert manifest.base.fingerprint.weights is not None
-    assert list(manifest.adapters) == ["billing", "tone", "legal", "refunds"]
+    assert list(manifest.adapters) == ["billing", "tone", "legal", "refunds", "draft"]
     assert manifest.adapters["tone"].source.path == "checkpoint-1000"
     assert manifest.adapters["tone"].trainable
     assert manifest.adapters["billing"].storage_options == {}
@@ -45,6 +48,42 @@ def test_the_complete_example_is_valid() -> None:
     assert manifest.active == "formal-billing"
     assert read.extras == {"x-notes": {"any": "thing"}}
     assert read.directory == EXAMPLE.parent
+
+
+def keys_of(shape: Shape, data: Any, path: str = "") -> Iterator[tuple[str, str, bool]]:
+    """Each key of the language: the model it is in, its name, and whether ``data`` has it."""
+    if shape.values or shape.items:
+        inner = data.values() if isinstance(data, Mapping) else data
+        for one in list(inner) if isinstance(inner, Collection) and inner else [None]:
+            yield from keys_of(shape.values or shape.items or Shape(), one, path)
+    for key, below in shape.fields.items():
+        has = isinstance(data, Mapping) and key in data
+        yield path, key, has
+        yield from keys_of(below, data[key] if has else None, f"{path}.{key}")
+
+
+def keys_missing_in(text: str) -> set[tuple[str, str]]:
+    """The keys of the language that neither the manifest in ``text`` nor a comment in it has.
+
+    A comment counts for a key if it is written there as a key.
+    """
+    data = read_document(text.encode()).data
+    comments = "\n".join(re.findall(r"(?:^|\s)#(.*)", text, re.MULTILINE))
+    found = {(path, key) for path, key, has in keys_of(shape_of(Manifest), data) if has}
+    wanted = {(path, key) for path, key, _ in keys_of(shape_of(Manifest), data)}
+    wanted.add(("", "extends"))
+    return {
+        (path, key)
+        for path, key in wanted - found
+        if re.search(rf"(?:^ *|[{{,] *){key}: ", comments, re.MULTILINE) is None
+    }
+
+
+def test_the_complete_example_has_every_key_of_the_language() -> None:
+    text = EXAMPLE.read_text(encoding="utf-8")
+    assert keys_missing_in(text) == set()
+    assert keys_missing_in(text.replace("residency:", "x-residency:")) == {("", "residency")}
+    assert keys_missing_in(text.replace("# extends:", "#")) == {("", "extends")}
 
 
 def test_text_is_read_as_text_where_text_is_expected(desk: Desk) -> None:

@@ -10,7 +10,7 @@ import adapterdock
 import pytest
 from adapterdock.manifests.findings.errors import LockError, PolicyError, UsageError
 from adapterdock.registry.bill import bill
-from adapterdock.registry.cyclonedx import cyclonedx, write_bill
+from adapterdock.registry.cyclonedx import cyclonedx
 from adapterdock.registry.pushing import push
 from packageurl import PackageURL
 from support.hub_server import HubServer
@@ -227,11 +227,3 @@ def test_without_the_library_the_extra_is_named(
         cyclonedx(bill(ready.manifest))
     assert caught.value.code == "AD836"
     assert "adapterdock[sbom]" in str(caught.value)
-
-
-def test_a_bill_replaces_the_file_that_is_there(tmp_path: Path) -> None:
-    path = tmp_path / "bom.json"
-    path.write_bytes(b"old")
-    write_bill(path, b"new")
-    assert path.read_bytes() == b"new"
-    assert [one.name for one in tmp_path.iterdir()] == ["bom.json"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -10,6 +12,7 @@ import tarfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import adapterdock
@@ -21,11 +24,10 @@ from adapterdock.manifests.findings.errors import (
     OfflineError,
     PolicyError,
     SourceError,
-    StoreError,
     UsageError,
 )
 from adapterdock.manifests.findings.finding import Report
-from adapterdock.registry import unbundling
+from adapterdock.registry import bundling, unbundling
 from adapterdock.registry.bundling import Bundled, bundle
 from adapterdock.registry.oci import content as oci_content
 from adapterdock.registry.oci import layout as oci_layout
@@ -382,9 +384,36 @@ def test_a_damaged_bundle_leaves_nothing(packed: Path, tmp_path: Path) -> None:
     name = f"blobs/sha256/{hashlib.sha256(b'{}').hexdigest()}"
     rewritten(packed, name, lambda _: b"[]")
     before = {*tmp_path.iterdir()}
-    with pytest.raises(IntegrityError):
+    with pytest.raises(IntegrityError) as caught:
         unpack(packed, tmp_path / "there")
     assert {*tmp_path.iterdir()} == before
+    hint = caught.value.findings[0].hint or ""
+    assert hint.startswith("Get the archive again")
+    assert "ull again" not in hint
+
+
+def test_a_folder_that_cannot_be_made_is_wrong_usage(packed: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError) as caught:
+        unpack(packed, tmp_path / "file" / "there")
+    assert caught.value.code == "AD909"
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("place", ["missing/out.tar", "file/out.tar"])
+def test_an_archive_that_cannot_be_written_is_wrong_usage_before_anything_is_fetched(
+    project: Project, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.base()
+    project.adapter("tone")
+    adapterdock.lock(project.write({"tone": "./tone"}))
+    (project.folder / "file").write_text("mine")
+    monkeypatch.setattr(bundling, "pull_file", Mock(side_effect=AssertionError))
+    with pytest.raises(UsageError) as caught:
+        bundle(project.manifest, project.folder / place)
+    (finding,) = caught.value.findings
+    assert (finding.code, finding.where.file) == ("AD909", str(project.folder / place))
+    assert "cache" not in (finding.hint or "")
 
 
 @pytest.mark.parametrize("title", ["../out", "/tmp/out", "a/../../out", ".git/config"])
@@ -432,9 +461,38 @@ def test_a_small_archive_cannot_fill_the_disk(
     monkeypatch.setattr(unbundling, "MOST_TIMES", 1000)
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", Mock(return_value=usage))
-    with pytest.raises(StoreError):
+    with pytest.raises(UsageError) as full:
         unpack(packed, tmp_path / "there")
+    assert full.value.code == "AD909", "the place is the user's, and not the cache"
     assert not (tmp_path / "there").exists()
+
+
+@pytest.mark.parametrize("at", ["write", "sync", "folder"])
+def test_a_disk_that_fills_up_while_it_unpacks_is_about_that_place_and_not_the_cache(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    def full(*args: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    transfer = OciLayout._transfer
+
+    def to_disk(self: OciLayout, one: Any, into: Any, on_bytes: Any) -> None:
+        (transfer if isinstance(into, io.BytesIO) else full)(self, one, into, on_bytes)
+
+    monkeypatch.setattr(
+        *{
+            "write": (OciLayout, "_transfer", to_disk),
+            "sync": (unbundling, "sync_file", full),
+            "folder": (Path, "mkdir", full),
+        }[at]
+    )
+    with pytest.raises(UsageError) as caught:
+        unpack(packed, tmp_path / "there")
+    finding = caught.value.findings[0]
+    assert (finding.code, finding.where.file) == ("AD909", str(tmp_path / "there"))
+    assert "No space left" in str(finding.found) and "CACHE" not in str(finding.hint)
+    monkeypatch.undo()
+    assert [p.name for p in tmp_path.iterdir() if "there" in p.name] == []
 
 
 @pytest.mark.parametrize("count", [0, 2])

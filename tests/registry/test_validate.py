@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import adapterdock
+import fsspec
 import jsonschema
 import pytest
 from adapterdock.manifests.findings.finding import REPORT_SCHEMA, Report, Severity
 from adapterdock.registry.store.store import Store
+from adapterdock.registry.validate import check_lock
 from support.builders import (
     base_config,
     base_tensors,
@@ -552,3 +554,20 @@ def test_a_store_that_cannot_be_used_is_no_traceback(
     assert adapterdock.validate(ready.manifest).ok  # everything is local
     with pytest.raises(adapterdock.AdapterdockError), Store.default().temporary():
         pass
+
+
+def test_offline_a_lock_is_checked_with_what_was_pulled(project: Project) -> None:
+    fs = fsspec.filesystem("memory")
+    for name, folder in (("base", project.base()), ("tone", project.adapter("tone"))):
+        for path, content in files_of(folder).items():
+            fs.pipe_file(f"/checked/{name}/{path}", content)
+    project.write({"tone": "memory://checked/tone"}, model="memory://checked/base")
+    adapterdock.lock(project.manifest)
+    before = check_lock(project.manifest, offline=True)
+    assert (before.exit_status, before.errors) == (3, ())  # the base is not on this machine yet
+    adapterdock.pull(project.manifest)
+    assert check_lock(project.manifest, offline=True).findings == ()
+    assert check_lock(project.manifest).exit_status == 0
+    fs.rm("/checked/tone", recursive=True)  # online, the sources are asked
+    assert check_lock(project.manifest, offline=True).exit_status == 0
+    assert check_lock(project.manifest).exit_status == 1

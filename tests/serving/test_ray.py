@@ -26,17 +26,28 @@ def test_arguments_are_read_as_serve_run_passes_them(
     assert (settings.limits.rows, settings.threads, settings.accept) == (4, 2, ("AD1", "AD2"))
 
 
+@pytest.mark.parametrize("url", ["s3://bucket/adapters.yaml", "https://host/a/adapters.yaml"])
+def test_a_url_of_a_manifest_is_the_same_on_every_node(url: str) -> None:
+    assert settings_of(read_args({"manifest": url})).manifest == url
+
+
 def test_torch_gets_the_cpus_of_the_replica_and_at_least_one() -> None:
     assert settings_of(read_args({"manifest": "a", "cpus": 0.5})).threads == 1
 
 
 @pytest.mark.parametrize(
-    "wrong", [{}, {"manifest": "a", "replica": "2"}, {"manifest": "a", "rows": "many"}]
+    ("wrong", "expected"),
+    [
+        ({}, "a value"),
+        ({"manifest": "a", "replica": "2"}, "accept, cpus, "),
+        ({"manifest": "a", "rows": "many"}, "a whole number"),
+    ],
 )
-def test_wrong_arguments_are_named(wrong: dict[str, str]) -> None:
+def test_wrong_arguments_are_named(wrong: dict[str, str], expected: str) -> None:
     with pytest.raises(UsageError) as refused:
         read_args(wrong)
-    assert refused.value.code == "AD959"
+    (finding,) = refused.value.findings
+    assert (finding.code, (finding.expected or "").startswith(expected)) == ("AD959", True)
 
 
 def test_a_replica_without_the_keys_of_serve_run_does_not_start(

@@ -1,7 +1,8 @@
 """A manifest served by a real vLLM. `make test-serving` runs this; it starts vLLM five times.
 
 The tests of one server run in the order in which they are written, on a desk with a registry
-(``voice``), two local adapters (``pirate``, ``salesman``) and the sum of both (``privateer``).
+(``voice``), two local adapters (``pirate``, ``salesman``) and the sum of both (``privateer``). The
+first server reads the manifest from its file, the second one from a web server.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from adapterdock.registry.publishing import publish
 from support.bad_adapters import CASES, SMOLLM2, Does, write
 from support.published import registry
 from support.real_models import CACHE, prepare_base
-from support.real_vllm import VllmServer, wait_for
+from support.real_vllm import KEY, VllmServer, wait_for
+from support.web import WebServer
 
 pytestmark = pytest.mark.serving
 
@@ -61,11 +63,11 @@ class Desk:
         self.data: dict[str, Any] = {
             "version": 1,
             "base": base,
-            "registries": {"team": "./registry"},
+            "registries": {"team": str(folder / "registry")},
             "adapters": {
                 "voice": {"source": "registry://team/voice@prod"},
-                "pirate": {"source": "./pirate"},
-                "salesman": {"source": "./salesman"},
+                "pirate": {"source": str(folder / "pirate")},
+                "salesman": {"source": str(folder / "salesman")},
             },
             "compositions": {
                 "privateer": {"combine": "sum", "of": {"pirate": 1.0, "salesman": 1.0}}
@@ -110,6 +112,14 @@ class Desk:
         with self.own_cache():
             adapterdock.lock(self.manifest, **options)
 
+    def put(self, web: WebServer) -> str:
+        """Put the manifest and its lock on a web server; the manifest's URL."""
+        for suffix in (".yaml", ".lock", ".lock.samples"):
+            file = self.manifest.with_suffix(suffix)
+            if file.exists():
+                web.files[f"/team/{file.name}"] = file.read_bytes()
+        return f"{web.url}/team/{self.manifest.name}"
+
     def many(self, count: int) -> list[str]:
         """Add ``count`` adapters, each with other bytes; in turn they are pirate and salesman."""
         names = []
@@ -120,7 +130,7 @@ class Desk:
             config = json.loads((folder / "adapter_config.json").read_text())
             config["revision"] = f"copy {number}"
             (folder / "adapter_config.json").write_text(json.dumps(config))
-            self.data["adapters"][name] = {"source": f"./{name}"}
+            self.data["adapters"][name] = {"source": str(folder)}
             names.append(name)
         return names
 
@@ -128,6 +138,13 @@ class Desk:
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     return Desk(tmp_path_factory.mktemp("desk"))
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[WebServer]:
+    server = WebServer()
+    yield server
+    server.close()
 
 
 @dataclass
@@ -206,6 +223,25 @@ def test_nobody_can_load_an_adapter_and_our_routes_need_the_key(server: VllmServ
         assert server.get(f"/v1/adapterdock/{route}", key=None)[0] == 401
     code, body = server.post("/v1/chat/completions", {"model": "unknown", "messages": []})
     assert code in (400, 404) and b"privateer" not in body
+
+
+def test_fleet_status_agrees_and_its_probe_sees_that_each_adapter_acts(
+    server: VllmServer, desk: Desk
+) -> None:
+    line = [sys.executable, "-m", "adapterdock", "fleet", "status", str(desk.manifest), "--json"]
+    line += ["--on", f"http://127.0.0.1:{server.port}", "--probe"]
+    done = subprocess.run(
+        line,
+        env={**os.environ, **desk.environment, "ADAPTERDOCK_FLEET_KEY": KEY},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (replica,) = json.loads(done.stdout)["replicas"]
+    assert replica["state"] == "same"
+    names = ["pirate", "privateer", "salesman", "voice"]
+    assert [(one["name"], one["acts"]) for one in replica["adapters"]] == [(n, True) for n in names]
 
 
 @dataclass(frozen=True)
@@ -305,15 +341,17 @@ def test_sources_that_vanish_and_a_cleaned_cache_change_no_answer(
     weights.write_bytes(good)
 
 
-# -- killed, and started again as two API servers --------------------------------------------------
+# -- killed, and started again as two API servers that read the manifest from a web server ---------
 
 
 def test_after_a_kill_two_api_servers_serve_what_was_served(
-    server: VllmServer, desk: Desk, running: Running
+    server: VllmServer, desk: Desk, running: Running, site: WebServer
 ) -> None:
     before = server.status()["adapters"]
     server.stop(signal.SIGKILL)
-    started = running.start(desk.folder, desk.base, *LIMITS, servers=2, **desk.environment)
+    at_url = {"ADAPTERDOCK_MANIFEST": desk.put(site), "HF_HUB_OFFLINE": "0"}
+    environment = {**desk.environment, **at_url}
+    started = running.start(desk.folder, desk.base, *LIMITS, servers=2, **environment)
     started.wait_ready()
     wait_for(lambda: started.get("/v1/models")[0] == 200)
     after = started.status()["adapters"]
@@ -338,6 +376,23 @@ def test_a_rollback_reaches_both_api_servers(desk: Desk, running: Running) -> No
     wait_for(both_show_it)
     for _ in range(6):
         says(server, "voice", "pirate")
+
+
+def test_both_api_servers_go_on_while_the_web_server_fails(
+    desk: Desk, running: Running, site: WebServer
+) -> None:
+    server = running.server
+    assert server is not None
+
+    def states() -> set[str]:
+        return {server.status()["state"] for _ in range(12)}
+
+    site.status["/team/adapters.yaml"] = 503
+    wait_for(lambda: states() == {"behind"})
+    says(server, "pirate")
+    says(server, "voice", "pirate")
+    site.status.clear()
+    wait_for(lambda: states() == {"serving"})
 
 
 # -- a start that is refused -----------------------------------------------------------------------

@@ -107,7 +107,7 @@ def write(build: Build, folder: Path, size: Size = TINY) -> Path:
 
 def plain(size: Size, r: int = 4, *names: str, **fields: Any) -> Files:
     """LoRA on q_proj and v_proj, or the modules ``names``."""
-    said = {"target_modules": list(names or ("q_proj", "v_proj")), "r": r}
+    said = {"target_modules": list(names or ("q_proj", "v_proj")), "r": r, "lora_alpha": _STRONG}
     config = lora_config(**{"base_model_name_or_path": size.name, **said, **fields})
     return Files(config, lora_tensors(size.modules(*names), r))
 
@@ -294,8 +294,10 @@ def _bdlora(size: Size) -> Files:
     return replace(plain(size, use_bdlora={**blocks, "match_strict": True}), tensors=tensors)
 
 
+_STRONG = 64
+"""An alpha with which these random values in all layers change SmolLM2's answers."""
 _WEAK = 0.01
-"""An alpha with which one layer of these random values changes no word."""
+"""An alpha with which one layer of them changes no word."""
 _REFUSES, _AS_ADAPTER, _AS_BASE, _ENDS = Does.REFUSES, Does.AS_ADAPTER, Does.AS_BASE, Does.ENDS
 
 CASES: tuple[Case, ...] = (

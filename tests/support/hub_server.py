@@ -15,6 +15,7 @@ host name (``localhost`` for ``127.0.0.1``), as the Hub does. ``hub.commit`` mov
 half), ``endless-redirection`` (of a file), ``drop`` (closes in the middle, then works),
 ``ignore-range``, ``wrong-range``, ``other-commit``, ``forged`` (other bytes over Xet), ``slow``
 (never answers), a mode of ``web.send_strangely``, or a status number such as 500 or 429.
+``hub.writers`` are tokens with the namespaces that they may write to (see ``hub_writing.py``).
 ``hub.requests`` lists what came in and ``hub.bytes_sent`` counts content bytes. With ``hub.xet``
 LFS files are offered over Xet too (huggingface.co/docs/xet: a file is one xorb of plain chunks),
 under ``/xet/``.
@@ -24,15 +25,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
+from .hub_repo import Repo, blob_id, is_lfs, sibling, tree_row
+from .hub_writing import HubWriting
 from .web import Server, parse_range, send_strangely
 
 STRANGE = (
@@ -48,7 +52,6 @@ STRANGE = (
     "bomb",
     "junk",
 )
-LFS_SUFFIXES = (".safetensors", ".bin")
 
 
 @dataclass(frozen=True)
@@ -61,12 +64,6 @@ class Request:
     headers: Mapping[str, str]
 
 
-@dataclass
-class Repo:
-    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    refs: dict[str, str] = field(default_factory=dict)
-
-
 class HubServer:
     """The Hub, as far as our client uses it."""
 
@@ -76,6 +73,8 @@ class HubServer:
         self.disabled: set[str] = set()
         self.private: set[str] = set()
         self.tokens: set[str] = set()
+        self.writers: dict[str, tuple[str, ...]] = {}
+        self.writing = HubWriting(self)
         self.xet = False
         self.requests: list[Request] = []
         self.bytes_sent = 0
@@ -98,12 +97,16 @@ class HubServer:
 
     def commit(self, repo: str, files: Mapping[str, bytes], *, branch: str = "main") -> str:
         """Make ``files`` the whole content of ``branch``; the new commit's hash."""
-        known = self.repos.setdefault(repo, Repo())
-        text = f"{repo} {len(known.commits)} {sorted(files)}".encode()
-        commit = hashlib.sha1(text, usedforsecurity=False).hexdigest()
-        known.commits[commit] = dict(files)
-        known.refs[branch] = commit
-        return commit
+        return self.repos.setdefault(repo, Repo(repo)).commit(files, branch)
+
+    def is_known(self, token: str) -> bool:
+        """Whether it is a token of somebody; without any, each is."""
+        known = self.tokens | self.writers.keys()
+        return not known or token in known
+
+    def may_read(self, repo: str, token: str) -> bool:
+        own = repo.partition("/")[0] in self.writers.get(token, ())
+        return repo not in self.private or token in self.tokens or own
 
     def tag(self, repo: str, name: str, commit: str) -> None:
         self.repos[repo].refs[name] = commit
@@ -129,15 +132,6 @@ class HubServer:
         return None
 
 
-def blob_id(content: bytes) -> str:
-    """git's name for a blob."""
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
-
-
-def is_lfs(name: str) -> bool:
-    return name.endswith(LFS_SUFFIXES)
-
-
 class _Handler(BaseHTTPRequestHandler):
     hub: HubServer
     protocol_version = "HTTP/1.1"
@@ -155,11 +149,15 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._route()
 
+    def do_PUT(self) -> None:
+        self._route()
+
     def _route(self) -> None:
         parts = urlsplit(self.path)
         path = parts.path
         host = self.headers.get("Host", "")
         self.hub.requests.append(Request(self.command, path, host, dict(self.headers)))
+        self.sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.hub.failure_for(path, "slow"):
             self.hub.stopping.wait(60)
             self.close_connection = True
@@ -169,25 +167,35 @@ class _Handler(BaseHTTPRequestHandler):
             headers = {"Retry-After": "7"} if status == 429 else {}
             self._error(status, "", "the server is not well", headers)
             return
-        if path.startswith("/xet/"):
+        query = parse_qs(parts.query)
+        with self.hub.lock:
+            told = self.hub.writing.answer(self.command, path, query, self._token(), self.sent)
+        if told is not None and told.status == 200:
+            self._json(told.body, told.headers)
+        elif told is not None:
+            self._answer(told.status, told.body, told.headers)
+        elif path.startswith("/xet/"):
             self._xet(path)
         elif path.startswith("/lfs/"):
             self._content(bytes.fromhex(path.removeprefix("/lfs/").split("/")[0]))
         elif path.startswith("/api/models/"):
-            self._api(path.removeprefix("/api/models/"), parse_qs(parts.query))
+            self._api(path.removeprefix("/api/models/"), query)
         else:
             self._resolve(path.lstrip("/"))
+
+    def _token(self) -> str:
+        return self.headers.get("Authorization", "").removeprefix("Bearer ")
 
     def _repo(self, name: str) -> Repo | None:
         repo = self.hub.repos.get(name)
         if name in self.hub.disabled and repo is not None:
             self._error(403, "", "Access to this resource is disabled.")
             return None
-        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
-        if token and self.hub.tokens and token not in self.hub.tokens:
+        token = self._token()
+        if token and not self.hub.is_known(token):
             self._error(401, "", "Invalid credentials in Authorization header")
             return None
-        if repo is None or (name in self.hub.private and token not in self.hub.tokens):
+        if repo is None or not self.hub.may_read(name, token):
             self._error(404 if token else 401, "RepoNotFound", "Repository not found")
             return None
         return repo
@@ -217,6 +225,10 @@ class _Handler(BaseHTTPRequestHandler):
                 },
             )
             return
+        if rest[:1] == ["refs"]:
+            rows = [{"name": n, "ref": n, "targetCommit": c} for n, c in repo.refs.items()]
+            self._json({"branches": rows, "converts": [], "tags": []})
+            return
         revision = unquote(rest[1]) if len(rest) > 1 else "main"
         commit = self._commit(repo, revision)
         if commit is None:
@@ -225,13 +237,12 @@ class _Handler(BaseHTTPRequestHandler):
         if rest and rest[0] in ("tree", "paths-info"):
             wanted = [n for n in files if n.startswith("/".join(rest[2:]))]
             if rest[0] == "paths-info":
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-                asked = parse_qs(body).get("paths", [])
+                asked = parse_qs(self.sent.decode()).get("paths", [])
                 wanted = [n for n in files if n in asked]
-            self._json([_tree_row(n, files[n]) for n in sorted(wanted)])
+            self._json([tree_row(n, files[n]) for n in sorted(wanted)])
             return
         blobs = query.get("blobs") is not None
-        siblings = [_sibling(n, files[n], blobs) for n in sorted(files)]
+        siblings = [sibling(n, files[n], blobs) for n in sorted(files)]
         gated = "auto" if name in self.hub.gated else False
         known = {"id": name, "modelId": name, "sha": commit, "gated": gated}
         self._json({**known, "siblings": siblings})
@@ -245,7 +256,7 @@ class _Handler(BaseHTTPRequestHandler):
         repo = self._repo(name)
         if repo is None:
             return
-        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        token = self._token()
         if name in self.hub.gated and token not in self.hub.tokens:
             self._error(403 if token else 401, "GatedRepo", "Access to this model is restricted")
             return
@@ -383,24 +394,19 @@ class _Handler(BaseHTTPRequestHandler):
             with self.hub.lock:
                 self.hub.bytes_sent += sent
             return
-        self.send_response(200)
-        for key, told in (headers or {}).items():
-            self.send_header(key, told)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        self._answer(200, value, headers or {})
 
     def _error(
         self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
     ) -> None:
-        body = json.dumps({"error": message}).encode()
+        about = {"X-Error-Message": message} | ({"X-Error-Code": code} if code else {})
+        self._answer(status, {"error": message}, {**about, **(headers or {})})
+
+    def _answer(self, status: int, value: object, headers: Mapping[str, str]) -> None:
+        body = json.dumps(value).encode()
         self.send_response(status)
-        if code:
-            self.send_header("X-Error-Code", code)
-        self.send_header("X-Error-Message", message)
-        for key, value in (headers or {}).items():
-            self.send_header(key, value)
+        for key, told in headers.items():
+            self.send_header(key, told)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -408,53 +414,16 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
-def _sibling(name: str, content: bytes, blobs: bool) -> dict[str, object]:
-    if not blobs:
-        return {"rfilename": name}
-    row: dict[str, object] = {"rfilename": name, "size": len(content), "blobId": blob_id(content)}
-    if is_lfs(name):
-        pointer = _pointer(content)
-        row["blobId"] = blob_id(pointer)
-        row["lfs"] = {
-            "sha256": hashlib.sha256(content).hexdigest(),
-            "size": len(content),
-            "pointerSize": len(pointer),
-        }
-    return row
-
-
-def _tree_row(name: str, content: bytes) -> dict[str, object]:
-    row: dict[str, object] = {
-        "type": "file",
-        "path": name,
-        "size": len(content),
-        "oid": blob_id(_pointer(content) if is_lfs(name) else content),
-    }
-    if is_lfs(name):
-        row["lfs"] = {
-            "oid": hashlib.sha256(content).hexdigest(),
-            "size": len(content),
-            "pointerSize": len(_pointer(content)),
-        }
-    return row
-
-
-def _pointer(content: bytes) -> bytes:
-    digest = hashlib.sha256(content).hexdigest()
-    return (
-        f"version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\nsize {len(content)}\n"
-    ).encode()
-
-
 def point_client_at(monkeypatch: pytest.MonkeyPatch, endpoint: str, home: Path) -> None:
     """Make the Hub's client, here and in subprocesses, use this endpoint and this HF_HOME."""
-    from huggingface_hub import close_session, constants
+    from huggingface_hub import close_session, constants, hf_api
 
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
     monkeypatch.setenv("HF_HOME", str(home))
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(hf_api.api, "endpoint", endpoint)  # behind `huggingface_hub.file_exists`
     template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "HF_HOME", str(home))
@@ -462,6 +431,13 @@ def point_client_at(monkeypatch: pytest.MonkeyPatch, endpoint: str, home: Path) 
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     close_session()
+    _forget_endpoint()
+
+
+def _forget_endpoint() -> None:
+    """transformers keeps one client, with the endpoint of the first call."""
+    if (hub := sys.modules.get("transformers.utils.hub")) is not None:
+        hub.__dict__["_hf_api"] = None
 
 
 @pytest.fixture
@@ -478,3 +454,4 @@ def hub(
         from huggingface_hub import close_session
 
         close_session()
+        _forget_endpoint()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dis
 import gc
 import inspect
 import sys
@@ -46,7 +47,7 @@ def _run(act: Callable[[], object], among: frozenset[str], stop: int) -> tuple[i
             return None
         if event == "line":
             before, last[frame] = last.get(frame, 0), frame.f_lineno
-            if _leaves_a_block(name, before, frame.f_lineno):
+            if _leaves_a_block(name, before, frame.f_lineno) or _jumps_back(frame):
                 return trace
             seen += 1
             if seen == stop:
@@ -67,6 +68,13 @@ def _run(act: Callable[[], object], among: frozenset[str], stop: int) -> tuple[i
         sys.settrace(None)
         gc.enable()
     return seen, where
+
+
+def _jumps_back(frame: types.FrameType) -> bool:
+    """Whether a loop begins again. Python 3.13 leaves out ``finally`` and ``__exit__`` where it is
+    interrupted there (python/cpython#130279)."""
+    name = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+    return sys.version_info >= (3, 12) and name.startswith("JUMP_BACKWARD")
 
 
 @cache

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
-from adapterdock.serving.app.build_app import Settings, build_app
+from adapterdock.serving.app.build_app import build_app
+from adapterdock.serving.app.following import Follower
+from adapterdock.serving.app.settings import Settings
 from fastapi.testclient import TestClient
 
 from support.peft_adapters import peft_saves, word_tokenizer
@@ -47,7 +50,7 @@ def write_served(
 
 
 @contextmanager
-def served(manifest: Path, **settings: Any) -> Iterator[TestClient]:
+def served(manifest: Path | str, **settings: Any) -> Iterator[TestClient]:
     """A client of the app, in this process."""
     app = build_app(Settings(manifest, **{"period": None, "drain": 5.0, **settings}))
     with TestClient(app, raise_server_exceptions=False) as client:
@@ -60,3 +63,17 @@ def ask(client: TestClient, model: str, prompt: Any = PROMPT, **body: Any) -> st
     answer = client.post("/v1/completions", json={"model": model, "prompt": prompt, **body})
     assert answer.status_code == 200, answer.text
     return answer.json()["choices"][0]["text"]
+
+
+def revision(follower: Follower) -> str | None:
+    """The version of the adapter ``tone`` that a follower serves."""
+    deployment = follower.engine.host.deployment
+    assert deployment is not None
+    return deployment.pulled.lock.adapters["tone"].revision
+
+
+def eventually(true: Callable[[], bool], seconds: float = 20) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, "it did not come true"
+        time.sleep(0.05)

@@ -63,6 +63,17 @@ class Team:
         return caught.value.findings[0]
 
 
+def in_production(project: Project) -> Team:
+    """Version 1.0.0 of two is in production, and locked."""
+    team = Team(project)
+    team.publish("1.0.0")
+    team.publish("2.0.0")
+    team.promote("1.0.0")
+    team.use("prod")
+    team.lock()
+    return team
+
+
 def _seed(version: str) -> int:
     """Other weights for each version."""
     return sum(version.encode())

@@ -74,9 +74,11 @@ def run_on_terminal(
     env: Mapping[str, str] | None = None,
     interrupt_when: str | Callable[[], bool] | None = None,
     argv: Sequence[str] | None = None,
+    types: Sequence[tuple[str, str]] = (),
 ) -> Ran:
     """The command on a pseudo-terminal of this width. ``interrupt_when`` types Ctrl-C as soon
-    as that text was shown, or that is so."""
+    as that text was shown, or that is so. ``types`` are texts to wait for, each with what is typed
+    then; only what was shown after the one before counts."""
     main, side = pty.openpty()
     fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     process = subprocess.Popen(
@@ -91,6 +93,7 @@ def run_on_terminal(
     )
     os.close(side)
     output = bytearray()
+    waiting, seen = list(types), 0
     deadline = time.monotonic() + 120
     try:
         while time.monotonic() < deadline:
@@ -109,6 +112,9 @@ def run_on_terminal(
             if not chunk:
                 break
             output += chunk
+            if waiting and (at := output.find(waiting[0][0].encode(), seen)) >= 0:
+                seen = at + len(waiting[0][0].encode())
+                os.write(main, waiting.pop(0)[1].encode())
             if isinstance(interrupt_when, str) and interrupt_when.encode() in output:
                 os.write(main, b"\x03")
                 interrupt_when = None

@@ -39,7 +39,7 @@ def quiet() -> Iterator[None]:
 
 
 def lora(**options: Any) -> LoraConfig:
-    """A LoRA that is begun with a delta."""
+    """A new LoRA with a delta."""
     fields: dict[str, Any] = {"r": 4, "target_modules": ["q_proj", "v_proj"], **options}
     return LoraConfig(init_lora_weights=False, **fields)
 

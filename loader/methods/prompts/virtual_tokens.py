@@ -175,6 +175,8 @@ class Prefix(Prompt):
             getattr(module, "gradient_checkpointing", False) for module in base.modules()
         ):
             raise _cannot("Gradient checkpointing, which skips the prefix,", "no checkpointing")
+        if self.task == "QUESTION_ANS":  # PEFT drops them
+            refuse(inputs, "position_ids")
         decoder = "decoder_" if self.task == SEQ_2_SEQ else ""
         cache = inputs.get("past_key_values")
         cached = cache_length(cache)

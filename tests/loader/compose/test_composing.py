@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -169,7 +170,7 @@ def test_invalid_weights_leave_the_old_ones(model: AdaptedModel) -> None:
                 model.set_adapter_weights(method, wrong)  # type: ignore[arg-type]
         assert model.compositions[method] == {"one": 1.0, "two": 0.4}
         assert torch.equal(logits(model), answer)
-    with pytest.raises(RoutingError, match="Unknown composition"):
+    with pytest.raises(RoutingError, match="not a composition"):
         model.set_adapter_weights("one", {"one": 1.0})
 
 
@@ -315,3 +316,45 @@ def test_names_and_weights_must_pair(model: AdaptedModel) -> None:
     with pytest.raises(RoutingError, match="empty"):
         model.add_weighted_adapter(["one", "two"], [0.0, 0.0], "mix")
     assert list(model._host.adapters.by_name) == ["one", "two", "three"]
+
+
+WRONG_CALLS: list[tuple[Callable[[AdaptedModel], Any], str, str]] = [
+    (lambda m: m.set_adapter_weights("mix", [1, 2]), "AD731", "Pass {adapter: weight}."),
+    (lambda m: m.set_adapter_weights("mix", {"one": "high"}), "AD731", "Pass a finite number."),
+    (lambda m: m.set_adapter_weights("mix", {"onee": 1}), "AD730", "Did you mean 'one'?"),
+    (lambda m: m.set_adapter_weights("mix", {"x": 1}), "AD730", "composition's members"),
+    (lambda m: m.set_adapter_weights("two", {"two": 1}), "AD730", "select {name: weight}"),
+    (lambda m: m.define_composition("new", ["one"]), "AD731", "Pass {adapter: weight}."),
+    (lambda m: m.define_composition("mix", {"one": 1}), "AD720", "delete_composition"),
+    (lambda m: m.define_composition("one", {"two": 1}), "AD720", "hotswap=True"),
+    (lambda m: m.save_composition("folder", "one"), "AD730", "save_adapter(folder, name)"),
+    (lambda m: m.save_composition("mix", "./folder"), "AD730", "model.compositions"),
+    (lambda m: m.delete_composition("one"), "AD730", "delete_adapter(name)"),
+]
+
+
+@pytest.mark.parametrize(("call", "code", "hint"), WRONG_CALLS)
+def test_a_wrong_call_says_what_to_write_instead(
+    call: Callable[[AdaptedModel], Any], code: str, hint: str, model: AdaptedModel
+) -> None:
+    model.define_composition("mix", {"one": 0.7, "two": 0.5})
+    with pytest.raises(RoutingError) as caught:
+        call(model)
+    assert caught.value.code == code and hint in str(caught.value.findings[0].hint)
+    assert dict(model.compositions) == {"mix": {"one": 0.7, "two": 0.5}}
+
+
+def test_an_adapter_in_use_is_one_finding_that_names_every_composition(
+    model: AdaptedModel,
+) -> None:
+    model.define_composition("mix", {"one": 0.7, "two": 0.5})
+    with pytest.raises(RoutingError, match="The composition 'mix' uses 'one'"):
+        model.delete_adapter("one")
+    model.define_composition("other", {"one": 1.0}, combine="cat")
+    with pytest.raises(RoutingError) as caught:
+        model.delete_adapter("one")
+    (finding,) = caught.value.findings
+    assert finding.message == "The compositions 'mix', 'other' use 'one'"
+    for name in ("mix", "other"):
+        model.delete_composition(name)
+    model.delete_adapter("one")

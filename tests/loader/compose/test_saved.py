@@ -97,6 +97,28 @@ def test_peft_reads_the_saved_combination_and_gives_our_output(
     assert close(logits(again, inputs, adapter="mix"), wanted)
 
 
+@pytest.mark.parametrize(
+    ("second", "wanted"), [("acme/desk", "acme/desk"), ("acme/other", None), (None, None)]
+)
+def test_it_records_the_base_that_all_members_record(
+    second: str | None, wanted: str | None, tmp_path: Path
+) -> None:
+    for name, base in (("one", "acme/desk"), ("two", second)):
+        peft_saves(tiny_llama(), tmp_path / name, target_modules=["q_proj"])
+        path = tmp_path / name / "adapter_config.json"
+        config = json.loads(path.read_bytes()) | {"base_model_name_or_path": base}
+        path.write_text(json.dumps(config))
+    model = AdaptedModel(tiny_llama())
+    for name in ("one", "two"):
+        model.load_adapter(tmp_path / name, name, accept=["AD364"])
+    model.define_composition("inner", {"one": 1.0, "two": 0.5}, combine="cat")
+    model.define_composition("outer", {"inner": 1.0, "one": 0.5})
+    for name in ("inner", "outer"):
+        model.save_composition(tmp_path / "mix", name)
+        config = json.loads((tmp_path / "mix" / "adapter_config.json").read_bytes())
+        assert config["base_model_name_or_path"] == wanted
+
+
 def test_a_sum_becomes_one_lora_of_the_ranks_together(
     models: dict[str, tuple[Any, AdaptedModel]], tmp_path: Path
 ) -> None:
@@ -156,7 +178,7 @@ def test_a_folder_that_cannot_be_written_is_reported(
         model.save_composition(tmp_path / "file", "some")
     assert caught.value.code == "AD727"
     assert (tmp_path / "file").read_text() == "here"
-    with pytest.raises(RoutingError, match="Unknown composition"):
+    with pytest.raises(RoutingError, match="is an adapter, not a composition"):
         model.save_composition(tmp_path, "one")
 
 

@@ -9,6 +9,8 @@ import adapterdock
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
+from adapterdock.loader.lifecycle.change import apply_plan, plan_change
+from adapterdock.loader.model.stand_in import host_of
 from adapterdock.manifests.findings.errors import AdapterdockError, AttachError, FingerprintError
 from support.near import close
 from support.peft_adapters import logits, peft_saves
@@ -255,3 +257,16 @@ def test_the_base_stays_known_after_a_manifest_without_a_base(
     assert model.plan(manifest)
     model.save_pretrained(tmp_path / "saved")
     assert f"model: {shelf.base}" in (tmp_path / "saved" / "adapterdock.yaml").read_text()
+
+
+def test_a_newer_lock_of_the_caller_is_not_called_a_missing_lock(
+    model: AdaptedModel, manifest: Path
+) -> None:
+    newer = adapterdock.lock(manifest).model_copy(update={"generator": "with a promotion"})
+    for is_beside in (True, False):
+        model.set_adapter("two")  # so that there is something to apply
+        host = host_of(model)
+        apply_plan(host, plan_change(host, manifest, lock=newer))
+        assert ("AD512" in [finding.code for finding in model.findings]) is not is_beside
+        for path in manifest.parent.glob("*.lock*"):
+            path.unlink()

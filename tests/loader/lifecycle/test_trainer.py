@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from adapterdock.loader.adapted import AdaptedModel
+from adapterdock.loader.adapter.warning import AdapterWarning
 from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file
 from support.near import close, same_losses
@@ -226,3 +227,28 @@ def test_transformers_accepts_the_wrapper_as_its_base() -> None:
     assert isinstance(model, PreTrainedModel)
     assert isinstance(model, AdaptedModel)
     assert model.__class__ is type(model.base_model)
+
+
+def _said_of_two_calls(model: AdaptedModel) -> list[str]:
+    """The codes of their warnings."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            model(**inputs_of(model.get_base_model()))
+    return [str(one.message).split()[1] for one in said if one.category is AdapterWarning]
+
+
+def test_training_the_base_under_a_fixed_adapter_is_said_once(tmp_path: Path) -> None:
+    saved = first_adapter(tmp_path / "saved")
+    model = AdaptedModel(tiny_llama())
+    model.load_adapter(saved.folder, "it")
+    model.set_adapter("it")
+    model.eval()
+    assert _said_of_two_calls(model) == []  # gradients of the inputs, for example
+    model.train()
+    assert _said_of_two_calls(model) == ["AD824"]
+    assert _said_of_two_calls(ours(saved).train()) == []
+    frozen = AdaptedModel(tiny_llama().requires_grad_(False))
+    frozen.load_adapter(saved.folder, "it")
+    frozen.set_adapter("it")
+    assert _said_of_two_calls(frozen.train()) == []

@@ -112,6 +112,7 @@ def test_a_failure_is_reported_once_and_the_old_set_stays(
         events.until(lambda: bool(events.plans))
         assert handle.last_error is None
     assert caplog.text.count("Cannot follow") == 1
+    assert caplog.text.count("the model follows it again") == 1
     assert torch.equal(logits(model), logits(model, adapter="two"))
 
 

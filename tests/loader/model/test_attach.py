@@ -231,6 +231,8 @@ def test_a_compiled_model_is_refused_but_not_its_plain_copy() -> None:
     with pytest.raises(AttachError) as caught:
         AdaptedModel("model")  # type: ignore[arg-type]
     assert caught.value.code == "AD723"
+    hint = str(caught.value.findings[0].hint)
+    assert "AutoModelForCausalLM.from_pretrained" in hint and "adapterdock.load" in hint
     later = tiny_llama()
     model = AdaptedModel(later)
     later.compile()

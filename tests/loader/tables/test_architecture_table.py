@@ -11,6 +11,7 @@ from adapterdock.loader.tables import architecture_table
 from adapterdock.loader.tables.architecture_survey import describe, model_classes
 from adapterdock.loader.tables.architecture_table import SECTIONS, text_of, tie_states
 from adapterdock.registry.base.architectures import architecture_table as committed
+from support.table_version import of_the_tables_transformers
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -33,6 +34,7 @@ def sample() -> dict[str, Any]:
     return architecture_table.table(SAMPLE)
 
 
+@of_the_tables_transformers
 @pytest.mark.slow
 def test_exporting_a_sample_again_gives_the_committed_rows(sample: dict[str, Any]) -> None:
     table = committed()

@@ -13,6 +13,7 @@ from adapterdock.loader.tables.variants import (
     missing_sub_configs,
     sub_config_variants,
 )
+from support.table_version import newest_transformers
 
 
 def kinds(name: str) -> list[dict[str, Any]]:
@@ -23,7 +24,7 @@ def kinds(name: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("name", "option", "kind"),
     [
-        ("Lfm2Model", "layer_types", "conv"),
+        pytest.param("Lfm2Model", "layer_types", "conv", marks=newest_transformers),
         ("GraniteMoeHybridModel", "layer_types", "full_attention"),
         ("NemotronHModel", "layers_block_type", "mlp"),
         ("NemotronHModel", "layers_block_type", "moe"),

@@ -60,6 +60,31 @@ def test_a_density_is_above_0_and_at_most_1(value: str, desk: Desk) -> None:
     assert [f.code for f in desk.findings(text)] == ["AD125"]
 
 
+@pytest.mark.parametrize("number", [".inf", "-.inf", ".nan", "1e999"])
+@pytest.mark.parametrize(
+    ("keys", "place", "code"),
+    [
+        ("base: {{quantization: {{a: [{}]}}}}", "base.quantization.a[0]", "AD125"),
+        ("base: {{model: ./b, storage_options: {{a: {}}}}}", "base.storage_options.a", "AD125"),
+        ("adapters: {{a: {{config: {{r: {}}}}}}}", "adapters.a.config.r", "AD125"),
+        ("compositions: {{m: {{of: {{a: {}}}}}}}", "compositions.m.of.a", "AD176"),
+        (
+            "compositions: {{m: {{combine: svd, of: {{a: 1}}, svd_clamp: {}}}}}",
+            "compositions.m.svd_clamp",
+            "AD125",
+        ),
+    ],
+)
+def test_no_number_of_a_manifest_is_without_a_form_in_json(
+    keys: str, place: str, code: str, number: str, desk: Desk
+) -> None:
+    rest = {"base": "{}", "adapters": "{a: {source: ./a}}"}
+    rest.pop(keys.partition(":")[0], None)
+    text = "".join(f"{key}: {value}\n" for key, value in rest.items())
+    found = desk.findings(f"version: 1\n{text}{keys.format(number)}\n")
+    assert (code, place) in [(one.code, one.where.dotted) for one in found]
+
+
 def test_only_sums_can_be_nested(desk: Desk) -> None:
     sums = "compositions:\n  s: {of: {tone: 1}}\n  t: {of: {s: 0.5, legal: -1}}\n"
     desk.read(THREE + sums)
@@ -89,6 +114,14 @@ def test_names_are_compared_with_their_case(desk: Desk) -> None:
     assert desk.read(text + mixed + "active: Mix\n").manifest.active == "Mix"
     finding = desk.findings(text + "active: Tone\n")[0]
     assert (finding.code, finding.hint) == ("AD171", "Did you mean 'tone'?")
+
+
+def test_what_a_composition_may_use_is_listed_without_itself(desk: Desk) -> None:
+    text = "version: 1\nadapters: {tone: {source: ./t}}\ncompositions: {m: {of: {tune: 1}}}\n"
+    (finding,) = desk.findings(text)
+    assert (finding.code, finding.expected) == ("AD171", "tone")
+    (finding,) = desk.findings(text.replace("tune", "tone") + "active: mm\n")
+    assert (finding.code, finding.expected) == ("AD171", "tone, m")
 
 
 @pytest.mark.parametrize("name", ["X-tone", "-tone", "_tone", "__base__", "Tone!", "1a"])
@@ -204,6 +237,7 @@ def test_a_manifest_without_registries_uses_those_that_are_configured(desk: Desk
     assert desk.read(text).manifest.registries == {}
     found = desk.findings(text + "registries: {taem: ./r}\n")
     assert [(f.code, f.hint) for f in found] == [("AD177", "Did you mean 'taem'?")]
+    assert found[0].expected == "taem"
 
 
 @pytest.mark.parametrize(
@@ -221,3 +255,30 @@ def test_a_registry_is_a_folder_or_an_archive(registry: str, codes: list[str], d
         assert str(desk.read(text).manifest.registries["t"]) == registry
         return
     assert [finding.code for finding in desk.findings(text)] == codes
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("base: ../x\n", "Write a mapping: base: {model: ../x}."),
+        ('base: "../x"\n', 'Write a mapping: base: {model: "../x"}.'),
+        ("adapters: {tone: ../x}\n", "Write a mapping: tone: {source: ../x}."),
+        ("adapters: [a]\n", "Write a mapping: adapters: {tone: {source: ./folder}}."),
+        ("registries: ./r\n", "Write a mapping: registries: {team: ./r}."),
+        ("compositions: {x: {of: [a, b]}}\n", "Write a mapping: of: {a: 1.0, b: 1.0}."),
+        ("compositions: {x: {of: a}}\n", "Write a mapping: of: {a: 1.0}."),
+        ("compositions: {x: {of: []}}\n", "Write a mapping: of: {NAME: 1.0}."),
+        ("compositions: {both: [a, b]}\n", "Write a mapping: both: {of: {NAME: 1.0}}, with"),
+        ("rules: x\n", "Write its keys below it: exclusive, requires, max_active"),
+        ("name: {a: b}\n", "Write a value of the expected type."),
+        ('rules: {max_active: "2"}\n', "Remove the quotes."),
+        (
+            "adapters: {a: {source: https://hf.co/org/name/tree/v1}}\n",
+            "Write hf://org/name@v1.",
+        ),
+    ],
+)
+def test_the_hint_of_a_wrong_value_is_about_that_value(desk: Desk, text: str, hint: str) -> None:
+    finding = desk.findings(HEADER + text)[0]
+    assert str(finding.hint).startswith(hint)
+    assert ("quotes" in str(finding.hint)) == ('"2"' in text)

@@ -253,6 +253,17 @@ def test_a_missing_content_is_named(team: Team) -> None:
     assert "lacks adapter_model.safetensors of registry://team/refunds@^1.0" in finding.message
 
 
+def test_what_is_not_there_is_found_at_the_line_of_the_manifest(team: Team) -> None:
+    for version, hint in (("stable", "adapterdock promote"), ("^9", "adapterdock versions")):
+        team.use(version)
+        (finding,) = adapterdock.validate(team.project.manifest).findings
+        assert finding.code == "AD861" and hint in str(finding.hint)
+        assert finding.where.line is not None and str(team.place) in finding.message
+    team.use("^1.0", registries={"team": "./nowhere"})
+    (finding,) = adapterdock.validate(team.project.manifest).findings
+    assert finding.code == "AD860" and finding.where.line is not None
+
+
 def test_names_are_explicit_and_no_registry_stands_in_for_another(team: Team) -> None:
     other = registry(team.project.folder / "other")
     assert other.id != team.catalogue.id

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import transformers as tf
 from adapterdock.registry.base.base_config import canonical, digest_of, hidden_size, known_fields
+from support.table_version import newest_transformers
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 
@@ -21,6 +22,7 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
+@newest_transformers
 @pytest.mark.slow
 def test_defaults_do_not_change_the_digest_for_any_class_of_transformers() -> None:
     """A file with only its model type and one with every field have the same digest."""

@@ -29,7 +29,7 @@ from adapterdock.registry.catalogue.catalogue import Catalogue, Resolved, Seen, 
 from adapterdock.registry.catalogue.init import init_registry
 from adapterdock.registry.catalogue.open_storage import open_storage
 from adapterdock.registry.catalogue.promote import demote, history, mark, promote
-from adapterdock.registry.catalogue.publish import Published, names_of, publish_entry
+from adapterdock.registry.catalogue.publish import Published, publish_entry
 from adapterdock.registry.files.digests import sha256_bytes
 from adapterdock.registry.lock import lock
 from adapterdock.registry.publishing import publish as publish_folder
@@ -256,7 +256,7 @@ def test_names_have_one_to_three_segments_and_do_not_see_one_another(
     for number, name in enumerate(names):
         publish(team, tmp_path / "files", f"1.0.{number}", name=name)
         promote(team, name, f"1.0.{number}", "prod")
-    assert names_of(team) == sorted(names)
+    assert team.names() == sorted(names)
     for number, name in enumerate(names):
         assert [str(v) for v in team.listing(name).versions] == [f"1.0.{number}"]
         assert resolve(team, "prod", name).entry.version == f"1.0.{number}"
@@ -345,7 +345,7 @@ def _known(team: Catalogue) -> object:
     last = head(team.storage)
     return (
         (list(map(str, listing.versions)), listing.aliases, team.mark(listing, "1.0.0")),
-        (resolve(team, "^1").digest, resolve(team, "prod").alias, names_of(team)),
+        (resolve(team, "^1").digest, resolve(team, "prod").alias, team.names()),
         None if last is None else last.number,
     )
 

@@ -12,12 +12,12 @@ from adapterdock.registry.catalogue import collect as collecting
 from adapterdock.registry.catalogue import hold as holding
 from adapterdock.registry.catalogue import mirror as mirroring
 from adapterdock.registry.catalogue import mirror_copy as copying
-from adapterdock.registry.catalogue import publish
 from adapterdock.registry.catalogue.catalogue import Catalogue
 from adapterdock.registry.catalogue.collect import collect
 from adapterdock.registry.catalogue.hold import digests_in
 from adapterdock.registry.catalogue.publish import publish_entry
 from adapterdock.registry.files.digests import sha256_bytes
+from adapterdock.registry.records import noted
 from adapterdock.registry.records.entry import Entry
 from adapterdock.registry.records.series import Value, canonical
 from adapterdock.registry.storages.layout import blob_file
@@ -41,7 +41,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     def note(*_: object) -> Value:
         return Value(1, b"{}")
 
-    monkeypatch.setattr(publish, "note", note)
+    monkeypatch.setattr(noted, "note", note)
     monkeypatch.setattr(holding, "PATIENCE", 2)
     monkeypatch.setattr(holding, "Hold", _Hurried)
 

@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from adapterdock.manifests.findings.errors import AdapterdockError, IntegrityError, StoreError
+from adapterdock.manifests.findings.errors import (
+    AdapterdockError,
+    IntegrityError,
+    StoreError,
+    UsageError,
+)
 from adapterdock.manifests.language.selector import parse_selector
 from adapterdock.registry.catalogue.catalogue import Catalogue, open_catalogue
 from adapterdock.registry.catalogue.mirror import Mirrored, mirror
@@ -106,6 +111,25 @@ def test_only_some_names_are_copied_and_more_later(team: Catalogue, tmp_path: Pa
     assert not copy.listing("refunds").paths
     mirrored(team, tmp_path / "mirror", only=["ref*", "x"])
     assert files(tmp_path / "mirror") == files(tmp_path / "registry")
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_patterns_that_match_no_adapter_are_refused_and_nothing_is_written(
+    team: Catalogue, tmp_path: Path, dry_run: bool
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        mirrored(team, tmp_path / "mirror", only=["refunts*", "y"], dry_run=dry_run)
+    (finding,) = caught.value.findings
+    assert finding.message == "No adapter of this registry matches 'refunts*' or 'y'"
+    assert (finding.code, finding.found) == ("AD861", "refunds, team/tone")
+    assert finding.hint == "Did you mean 'refunds'?"
+    assert not (tmp_path / "mirror").exists()
+
+
+def test_a_registry_without_adapters_is_mirrored_whatever_the_pattern(tmp_path: Path) -> None:
+    empty = registry(tmp_path / "empty")
+    assert mirrored(empty, tmp_path / "mirror", only=["team/*"]).names == ()
+    assert verified(tmp_path / "mirror") == []
 
 
 @pytest.mark.parametrize("with_registry", [True, False])

@@ -15,6 +15,7 @@ from adapterdock.manifests.findings.errors import (
     StoreError,
     UsageError,
 )
+from adapterdock.manifests.findings.store import CACHE_IO
 from adapterdock.manifests.language.selector import parse_selector
 from adapterdock.registry.catalogue.catalogue import Catalogue, open_catalogue
 from adapterdock.registry.catalogue.init import init_registry
@@ -78,6 +79,32 @@ def test_what_is_published_resolves_and_is_in_the_journal(team: Catalogue, tmp_p
     assert line is not None
     assert line.number == 1
     assert line.data["entry"] == done.resolved.digest
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_a_version_that_the_journal_cannot_name_is_published_with_a_warning(
+    team: Catalogue, tmp_path: Path, broken: bool
+) -> None:
+    assert publish(team, tmp_path / "files", "1.0.0").problems == ()
+    lines = tmp_path / "registry" / "journal"
+    if broken:
+        (lines / "00000001.json").write_text("damaged")
+    else:  # the storage is gone after the entry was written
+
+        class Gone(Counted):
+            def create(self, path: str, content: bytes | Path) -> None:
+                if path.startswith("journal/"):
+                    raise StoreError(CACHE_IO.finding("gone"))
+                super().create(path, content)
+
+        team = open_catalogue(Gone(team.storage))
+    done = publish(team, tmp_path / "files", "1.1.0")
+    (problem,) = done.problems
+    assert (done.new, problem.code, problem.severity.value) == (True, "AD849", "warning")
+    assert problem.message.startswith("refunds@1.1.0 is published, but the journal")
+    assert "`adapterdock registry verify`" in (problem.hint or "")
+    assert ("Restore" in (problem.hint or "")) is broken
+    assert resolve(open_catalogue(LocalStorage(tmp_path / "registry")), "1.1.0") == "1.1.0"
 
 
 def test_the_same_content_again_succeeds_and_other_content_is_refused(
@@ -233,3 +260,14 @@ def test_an_entry_under_another_version_is_refused(team: Catalogue, tmp_path: Pa
     with pytest.raises(IntegrityError) as caught:
         resolve(team, "1.0.1")
     assert caught.value.code == "AD862"
+
+
+def test_what_is_not_published_is_said_with_what_is(team: Catalogue, tmp_path: Path) -> None:
+    publish(team, tmp_path / "files", "1.0.0")
+    for text in ("3.0.0", "^3", "prod"):
+        with pytest.raises(SourceError) as caught:
+            resolve(team, text)
+        assert caught.value.findings[0].found == "1.0.0; aliases: none"
+    with pytest.raises(SourceError) as caught:
+        team.entry("refund", "1.0.0")
+    assert "adapterdock search" in str(caught.value.findings[0].hint)

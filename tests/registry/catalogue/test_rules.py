@@ -13,7 +13,12 @@ from adapterdock.manifests.language.selector import parse_selector
 from adapterdock.registry.catalogue.catalogue import Catalogue
 from adapterdock.registry.catalogue.promote import promote
 from adapterdock.registry.catalogue.publish import publish_entry
-from adapterdock.registry.catalogue.rules import Rules, read_rules, rules_in_file
+from adapterdock.registry.catalogue.rules import (
+    InvalidRulesError,
+    Rules,
+    read_rules,
+    rules_in_file,
+)
 from adapterdock.registry.catalogue.rules_series import Set, rules_in_force, set_rules
 from adapterdock.registry.catalogue.sign import sign_selected
 from adapterdock.registry.records.journal import head
@@ -269,3 +274,30 @@ def test_rules_without_keys_need_no_libraries_and_rules_with_keys_do(
     with pytest.raises(UsageError) as refused:
         move(team, "1.0.0")
     assert refused.value.code == "AD880"
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        ({"format": 2}, "format must be at most 1"),
+        ({"threshold": 0}, "threshold must be at least 1"),
+        ({"threshold": 1.5}, "threshold must be a whole number"),
+        ({"keys": "a.pem"}, "keys must be a list"),
+        ({"aliases": {"prod": {"metrics": [1]}}}, "aliases.prod.metrics[0] must be text"),
+        ({"aliases": {"prod": {"foo": 1}}}, "unknown key 'foo' in aliases.prod"),
+        ({"more": 1}, "unknown key 'more' in the rules"),
+        (
+            {"aliases": {"prod": {"signatures": {}}}},
+            "missing key 'keys' in aliases.prod.signatures",
+        ),
+        (
+            {"aliases": {"prod": {"signatures": {"keys": []}}}},
+            "aliases.prod.signatures.keys must have at least 1 entry",
+        ),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_in_rules_is_said_in_plain_words(data: Any, problem: str) -> None:
+    with pytest.raises(InvalidRulesError) as caught:
+        read_rules(json.dumps(data).encode())
+    assert str(caught.value) == problem

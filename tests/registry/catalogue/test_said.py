@@ -63,3 +63,13 @@ def test_other_values_are_refused(fields: dict[str, Any]) -> None:
         said_of(**fields)
     assert caught.value.code == "AD835"
     assert next(iter(fields)) in str(caught.value)
+
+
+def test_what_is_wrong_in_provenance_is_said_in_plain_words() -> None:
+    for provenance, problem in (
+        ({"data": "tickets"}, "data must be a list"),
+        ({"code": 5}, "code must be text"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            said_of(provenance=provenance)
+        assert caught.value.findings[0].message == f"Invalid provenance: {problem}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from adapterdock.registry.catalogue.take_snapshot import (
     take_snapshot,
 )
 from adapterdock.registry.records.journal import head, note
+from adapterdock.registry.records.series import canonical
+from adapterdock.registry.storages.layout import entry_file
 from support.published import Counted, publish, registry
 
 
@@ -44,6 +47,32 @@ def test_an_empty_registry_has_no_snapshot(team: Catalogue) -> None:
     assert take_snapshot(team) is None
     assert newest_snapshot(team) == Known()
     assert not (folder_of(team) / "snapshots").exists()
+
+
+def test_what_only_a_newer_version_can_read_is_in_its_rows_once_it_can_be_read(
+    team: Catalogue, files: Path
+) -> None:
+    for version in ("1.0.0", "1.1.0", "1.2.0"):
+        publish(team, files, version)
+    mark(team, "refunds", "1.1.0", "yank", why="wrong")
+    path = folder_of(team) / entry_file("refunds", "1.1.0")
+    raw = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(canonical({**json.loads(raw), "critical": ["sandbox"]}))
+    damaged = folder_of(team) / entry_file("refunds", "1.2.0")
+    damaged.chmod(0o644)
+    damaged.write_bytes(b"{}")
+    assert recent(team).unread == (("refunds", "1.1.0"),)
+    taken = take_snapshot(team)
+    assert taken is not None and taken.rows == 1
+    again = take_snapshot(team)
+    assert again is not None and not again.new
+    known = newest_snapshot(team)
+    assert (rows(known), known.unread) == ([("refunds", "1.0.0", ())], (("refunds", "1.1.0"),))
+    path.write_bytes(raw)  # as a newer reader sees it
+    known = newest_snapshot(team)
+    assert known.unread == ()
+    assert rows(known) == [("refunds", "1.0.0", ()), ("refunds", "1.1.0", ("yanked",))]
 
 
 def test_a_snapshot_has_all_versions_and_their_marks(team: Catalogue, files: Path) -> None:
@@ -96,8 +125,7 @@ def test_what_the_journal_does_not_have_is_found_by_a_listing(
     team: Catalogue, files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(team, files, "1.0.0")
-    for place in ("publish", "promote"):  # killed before its line
-        monkeypatch.setattr(f"adapterdock.registry.catalogue.{place}.note", _killed)
+    monkeypatch.setattr("adapterdock.registry.records.noted.note", _killed)  # before its line
     with pytest.raises(KeyboardInterrupt):
         publish(team, files, "1.1.0")
     with pytest.raises(KeyboardInterrupt):

@@ -15,6 +15,7 @@ import pytest
 from adapterdock.manifests import lockfile, owner
 from adapterdock.manifests.lockfile import Lock, read_lock, write_lock
 from adapterdock.manifests.owner import made_beside
+from adapterdock.registry.files import exchange as exchange_module
 from adapterdock.registry.files import new_folder as merged_folder
 from adapterdock.registry.files import together
 from adapterdock.registry.files.exchange import exchange
@@ -51,7 +52,7 @@ def exchanges(tmp_path: Path) -> bool:
 def system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether folders may be exchanged; else as on a network mount."""
     if request.param == "cannot exchange":
-        for module in (together, merged_folder):
+        for module in (together, exchange_module):
             monkeypatch.setattr(module, "exchange", lambda one, other: False)
         return False
     return True
@@ -155,7 +156,7 @@ def test_a_killed_merge_leaves_the_earlier_result_or_the_new_one(
     out = tmp_path / "out"
     seen: set[float] = set()
     for line in killed_at_every_line(
-        lambda: merged(out, 2), (merged_folder, owner), lambda: merged(out, 1)
+        lambda: merged(out, 2), (merged_folder, exchange_module, owner), lambda: merged(out, 1)
     ):
         if system and exchanges:
             assert out.is_dir(), f"nothing is there at line {line}"

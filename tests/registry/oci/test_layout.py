@@ -9,7 +9,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from adapterdock.manifests.findings.errors import IntegrityError, SourceError, StoreError
+from adapterdock.manifests.findings.errors import (
+    IntegrityError,
+    SourceError,
+    StoreError,
+    UsageError,
+)
 from adapterdock.registry.files.digests import sha256_bytes, sha256_file
 from adapterdock.registry.oci import layout as oci_layout
 from adapterdock.registry.oci.artifact import (
@@ -122,6 +127,14 @@ def test_a_missing_content_or_file_leaves_the_old_archive(archive: Path, tmp_pat
         write_layout(archive, {NAME: pack_adapter(entry_bytes(), files)})
     assert archive.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == [archive.name]
+
+
+def test_a_folder_that_is_missing_is_wrong_usage(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        write_layout(tmp_path / "none" / "out.tar", {NAME: artifact()})
+    assert caught.value.code == "AD909"
 
 
 def test_each_changed_blob_is_noticed_when_it_is_read(archive: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from adapterdock.registry.records.entry import (
     LIMIT,
     Entry,
     InvalidEntryError,
+    NewerEntryError,
     parse_object,
     read_entry,
 )
@@ -61,6 +62,8 @@ def test_an_unknown_field_is_kept_and_an_unknown_critical_one_is_refused() -> No
     assert entry.model_dump(exclude_unset=True)["colour"] == {"deep": 1}
     with pytest.raises(InvalidEntryError, match="colour"):
         read(colour=1, critical=["licence", "colour"])
+    with pytest.raises(NewerEntryError):
+        read(format=2, method="of another shape")
     assert read(critical=["licence"]).critical == ("licence",)
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from adapterdock.registry.records.marks import Mark
 from adapterdock.registry.records.snapshot import (
+    MOST_UNREAD,
     InvalidSnapshotError,
     decode_snapshot,
     encode_snapshot,
@@ -17,6 +18,7 @@ from adapterdock.registry.records.snapshot import (
 )
 from adapterdock.registry.records.thin_row import (
     COLUMNS,
+    ThinRow,
     base_fingerprints,
     base_names,
     mark_words,
@@ -38,12 +40,16 @@ ROWS = [
 ]
 
 
+def rows_in(raw: bytes, registry: str, number: int) -> list[ThinRow]:
+    return [*decode_snapshot(raw, registry, number).rows]
+
+
 def test_a_row_has_twelve_columns() -> None:
     assert len(COLUMNS) == 12
 
 
 def test_rows_come_back_sorted_and_unchanged() -> None:
-    found = decode_snapshot(encode_snapshot(ID, 7, ROWS), ID, 7)
+    found = rows_in(encode_snapshot(ID, 7, ROWS), ID, 7)
     assert found == [ROWS[1], ROWS[0], ROWS[2]]
     assert base_names(found[0].base) == ["hf://org/base", "org/other"]
     assert [f.hidden_size for f in base_fingerprints(found[0].base)] == [64]
@@ -53,6 +59,24 @@ def test_rows_come_back_sorted_and_unchanged() -> None:
 def test_the_same_rows_give_the_same_bytes() -> None:
     assert encode_snapshot(ID, 7, ROWS) == encode_snapshot(ID, 7, ROWS[::-1])
     assert encode_snapshot(ID, 7, []) != encode_snapshot(ID, 8, [])
+
+
+def test_what_its_writer_could_not_read_comes_back_sorted_and_costs_nothing_without() -> None:
+    keys = [("b", "1.0.0"), ("a", "2.0.0")]
+    raw = encode_snapshot(ID, 7, ROWS, keys)
+    assert decode_snapshot(raw, ID, 7).unread == (("a", "2.0.0"), ("b", "1.0.0"))
+    assert rows_in(raw, ID, 7) == [ROWS[1], ROWS[0], ROWS[2]]
+    assert b"unread" not in gzip.decompress(encode_snapshot(ID, 7, ROWS))
+    many = [("a", f"1.0.{n}") for n in range(MOST_UNREAD + 5)]
+    assert len(decode_snapshot(encode_snapshot(ID, 7, ROWS, many), ID, 7).unread) == MOST_UNREAD
+
+
+@pytest.mark.parametrize("unread", ["x", [1], [["a"]], [["a", 1]], [["a", "b", "c"]], {}])
+def test_a_list_of_unread_entries_that_is_not_one_is_refused(unread: object) -> None:
+    head, rest = gzip.decompress(encode_snapshot(ID, 7, ROWS)).split(b"\n", 1)
+    raw = json.dumps({**json.loads(head), "unread": unread}).encode() + b"\n" + rest
+    with pytest.raises(InvalidSnapshotError):
+        decode_snapshot(gzip.compress(raw), ID, 7)
 
 
 def test_bases_are_kept_once() -> None:
@@ -67,22 +91,22 @@ def test_columns_of_a_later_version_are_ignored() -> None:
     data["columns"] = ["new", *data["columns"]]
     row = json.dumps([{"x": 1}, *json.loads(lines[-1])])
     later = "\n".join([json.dumps(data), lines[0], row, ""])
-    assert decode_snapshot(gzip.compress(later.encode()), ID, 7) == ROWS[:1]
+    assert rows_in(gzip.compress(later.encode()), ID, 7) == ROWS[:1]
 
 
 def test_every_cut_and_every_changed_byte_is_noticed() -> None:
     raw = encode_snapshot(ID, 7, ROWS)
     for cut in range(0, len(raw), 7):
         with pytest.raises(InvalidSnapshotError):
-            decode_snapshot(raw[:cut], ID, 7)
+            rows_in(raw[:cut], ID, 7)
     for at in range(10, len(raw)):  # the first ten bytes are gzip's header
         changed = bytearray(raw)
         changed[at] ^= 0x40
         try:
-            found = decode_snapshot(bytes(changed), ID, 7)
+            found = rows_in(bytes(changed), ID, 7)
         except InvalidSnapshotError:
             continue
-        assert found == decode_snapshot(raw, ID, 7)
+        assert found == rows_in(raw, ID, 7)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +127,7 @@ def test_another_head_is_refused(change: dict[str, object]) -> None:
     head, rest = gzip.decompress(encode_snapshot(ID, 7, ROWS)).split(b"\n", 1)
     raw = json.dumps({**json.loads(head), **change}).encode() + b"\n" + rest
     with pytest.raises(InvalidSnapshotError):
-        decode_snapshot(gzip.compress(raw), ID, 7)
+        rows_in(gzip.compress(raw), ID, 7)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +146,7 @@ def test_another_row_is_refused(row: str) -> None:
     head, base, *_ = gzip.decompress(encode_snapshot(ID, 7, ROWS[:1])).decode().splitlines()
     raw = "\n".join([head, base, row, ""]).encode()
     with pytest.raises(InvalidSnapshotError):
-        decode_snapshot(gzip.compress(raw), ID, 7)
+        rows_in(gzip.compress(raw), ID, 7)
 
 
 def test_the_number_is_in_the_name() -> None:
@@ -147,7 +171,7 @@ def test_halves_of_characters_and_huge_numbers_become_something_that_can_be_kept
         "base": odd.base.model_copy(update=base),
     }
     row = row_of(odd.model_copy(update=parts), DIGEST)
-    assert decode_snapshot(encode_snapshot(ID, 7, [row]), ID, 7) == [row]
+    assert rows_in(encode_snapshot(ID, 7, [row]), ID, 7) == [row]
     assert (row.description, row.rank) == ("a?", 2**31 - 1)
 
 
@@ -156,4 +180,4 @@ def test_rows_that_cannot_be_kept_are_refused(change: tuple[bytes, bytes]) -> No
     raw = gzip.decompress(encode_snapshot(ID, 7, ROWS))
     assert change[0] in raw
     with pytest.raises(InvalidSnapshotError):
-        decode_snapshot(gzip.compress(raw.replace(*change)), ID, 7)
+        rows_in(gzip.compress(raw.replace(*change)), ID, 7)

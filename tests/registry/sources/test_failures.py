@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import ssl
 
 import pytest
+from adapterdock.manifests.findings import sources as codes
 from adapterdock.manifests.findings.errors import OfflineError
 from adapterdock.manifests.findings.finding import Where
 from adapterdock.registry.sources.failures import explain, scrub
+from adapterdock.registry.sources.hints import hint_for
 
 
 @pytest.mark.parametrize(
@@ -66,6 +69,73 @@ def test_the_message_names_the_host_and_what_went_wrong() -> None:
     assert message(RejectedError()) == rejected
 
 
+def test_a_host_that_cannot_be_used_is_reported_alike_for_all_its_sources() -> None:
+    def at(name: str) -> Where:
+        return Where("m.yaml", ("adapters", name, "source"))
+
+    one, other = (explain(ConnectionRefusedError(), f"s3://b/{n}", at(n), "h") for n in "xy")
+    assert one.findings[0].message == other.findings[0].message == "Cannot connect to h"
+    denied = explain(PermissionError(), "s3://b/x", at("x"), "h").findings[0].message
+    assert denied.startswith("Cannot read s3://b/x: "), "another source may be allowed"
+
+
+@pytest.mark.parametrize(
+    ("error", "scheme", "has", "has_not"),
+    [
+        (ConnectionRefusedError(), "s3", "AWS_ENDPOINT_URL", "HF_"),
+        (ConnectionRefusedError(), "hf", "HF_ENDPOINT", "AWS"),
+        (ConnectionRefusedError(), "https", "--offline", "AWS"),
+        (FileNotFoundError(), "s3", "upload", "revision"),
+        (FileNotFoundError(), "hf", "revision", "bucket"),
+    ],
+)
+def test_what_to_do_is_about_the_kind_of_the_source(
+    error: Exception, scheme: str, has: str, has_not: str
+) -> None:
+    hint = str(explain(error, "x", Where(), scheme=scheme).findings[0].hint)
+    assert has in hint and has_not not in hint
+
+
+def test_a_missing_folder_that_is_not_local_gets_no_hint_about_relative_paths() -> None:
+    for scheme in ("s3", "gs", "az", "https", "sftp"):
+        assert "relative path" not in str(hint_for(codes.SOURCE_MISSING, scheme))
+        assert hint_for(codes.SOURCE_MISSING, scheme) is not None
+    assert hint_for(codes.SOURCE_MISSING, "file") is None
+    assert "relative path" in codes.SOURCE_MISSING.fix
+
+
 def test_an_unreachable_host_is_an_offline_error() -> None:
     assert isinstance(explain(ConnectionRefusedError(), "s3://b/x", Where()), OfflineError)
     assert not isinstance(explain(PermissionError(), "s3://b/x", Where()), OfflineError)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "hint"),
+    [
+        (ValueError("Invalid endpoint: minio:9000"), "AD232", "with its scheme: https://HOST"),
+        (ValueError("Invalid bucket"), "AD236", "Try the same URL"),
+        (
+            TypeError("__init__() got an unexpected keyword argument 'endpoint'"),
+            "AD232",
+            "Did you mean 'endpoint_url'?",
+        ),
+        (
+            TypeError("__init__() got an unexpected keyword argument 'zzz'"),
+            "AD232",
+            "Remove the option",
+        ),
+        (ssl.SSLError("[SSL: WRONG_VERSION_NUMBER] wrong version"), "AD224", "with http://"),
+        (
+            ssl.SSLError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed"),
+            "AD224",
+            "AWS_CA_BUNDLE",
+        ),
+        (ssl.SSLError("[SSL] another"), "AD224", "Check the network, the proxy and the endpoint"),
+    ],
+)
+def test_a_mistake_in_an_endpoint_or_an_option_has_its_own_hint(
+    error: Exception, code: str, hint: str
+) -> None:
+    (finding,) = explain(error, "s3://b/x", Where(), scheme="s3").findings
+    assert finding.code == code
+    assert hint in str(finding.hint)

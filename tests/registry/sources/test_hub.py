@@ -20,7 +20,8 @@ from adapterdock.manifests.findings.finding import Where
 from adapterdock.manifests.language.source import Source
 from adapterdock.registry.sources.folder import Folder
 from adapterdock.registry.sources.open import open_source
-from support.hub_server import HubServer, blob_id
+from support.hub_repo import blob_id
+from support.hub_server import HubServer
 
 CONFIG = b'{"peft_type": "LORA", "r": 8}'
 WEIGHTS = bytes(range(251)) * 40_000
@@ -151,6 +152,27 @@ def test_a_private_repository_opens_with_its_token_only(
     monkeypatch.setenv("HF_TOKEN", TOKEN + "Wrong")
     with refused("AD221"):
         opened().files()
+
+
+def test_a_token_that_the_hub_rejects_is_said_to_be_rejected_in_the_same_words_for_each_source(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.tokens.add(TOKEN)
+    monkeypatch.setenv("HF_TOKEN", TOKEN + "Wrong")
+    messages = set[str]()
+    for name in ("acme/one", "acme/two"):
+        hub.commit(name, {"adapter_config.json": b"{}"})
+        where = Where("m.yaml", ("adapters", name, "source"))
+        with pytest.raises(SourceError) as caught:
+            open_source(Source.parse(f"hf://{name}"), directory=Path(), where=where).files()
+        finding = caught.value.findings[0]
+        assert (finding.code, finding.found) == ("AD221", "the token in HF_TOKEN")
+        assert "Replace the token" in str(finding.hint) and "AWS" not in str(finding.hint)
+        assert TOKEN not in str(finding)
+        messages.add(finding.message)
+    assert messages == {f"127.0.0.1:{hub.port} rejected the token (HTTP 401)"}
+    monkeypatch.delenv("HF_TOKEN")
+    assert open_source(Source.parse("hf://acme/one"), directory=Path()).files(), "needs no token"
 
 
 def test_a_gated_repository_lists_but_does_not_read(

@@ -19,7 +19,8 @@ from adapterdock.registry.sources.fetch import fetch
 from adapterdock.registry.sources.folder import Folder
 from adapterdock.registry.sources.open import open_source
 from adapterdock.registry.store.store import Store
-from support.hub_server import HubServer, blob_id
+from support.hub_repo import blob_id
+from support.hub_server import HubServer
 
 CONFIG = b'{"peft_type": "LORA", "r": 8}'
 WEIGHTS = bytes(range(251)) * 4000

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
 import pytest
 from adapterdock.manifests.findings.errors import SourceError
-from adapterdock.manifests.findings.finding import Where
+from adapterdock.manifests.findings.finding import Finding, Where
 from adapterdock.manifests.language.source import Source
+from adapterdock.registry.files.facts import FileFact
 from adapterdock.registry.sources import opened as opened_module
 from adapterdock.registry.sources.folder import Folder
 from adapterdock.registry.sources.open import open_source
@@ -55,6 +57,11 @@ def test_a_missing_folder_and_a_file_are_refused_at_once(folder: Path) -> None:
     with pytest.raises(SourceError) as caught:
         opened(folder, "./tune")
     assert caught.value.code == "AD201"
+    (finding,) = caught.value.findings
+    assert "manifest's folder" in str(finding.hint)
+    with pytest.raises(SourceError) as caught:  # no line of a manifest: a call or an option
+        open_source(Source.parse("./tune"), directory=folder.parent, where=Where(file="--model"))
+    assert "current folder" in str(caught.value.findings[0].hint)
     with pytest.raises(SourceError) as caught:
         opened(folder, "./tone/adapter_config.json")
     assert caught.value.code == "AD202"
@@ -197,3 +204,35 @@ def test_too_many_files_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_storage_options_for_a_local_folder_are_refused(folder: Path) -> None:
     assert code_of(folder, storage_options={"anon": True}) == "AD232"
+
+
+def locked_config(folder: Path, locked: bytes, now: bytes) -> Finding:
+    """The finding on a config that was locked with other bytes than it has now."""
+    path = folder / "adapter_config.json"
+    path.write_bytes(now)
+    pin = FileFact(path.name, len(locked), sha256=f"sha256:{hashlib.sha256(locked).hexdigest()}")
+    with pytest.raises(SourceError) as caught:
+        opened(folder, files={path.name: pin}).files()
+    (finding,) = caught.value.findings
+    assert finding.code == "AD228"
+    return finding
+
+
+@pytest.mark.parametrize(
+    ("now", "message", "hint"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 2\n",
+            "is a Git LFS pointer",
+            "`git lfs pull`",
+        ),
+        (b"{\r\n}\r\n", "has other line ends", "`adapter_config.json -text`"),
+        (b'{\r\n "r": 8}\r\n', "has changed since it was locked", "restore the file"),
+    ],
+)
+def test_a_changed_file_is_told_from_what_git_did_with_it(
+    folder: Path, now: bytes, message: str, hint: str
+) -> None:
+    finding = locked_config(folder, b"{\n}\n", now)
+    assert message in finding.message
+    assert hint in str(finding.hint) and "bucket" not in str(finding.hint)

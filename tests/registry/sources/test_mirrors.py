@@ -131,3 +131,17 @@ def test_options_go_to_a_mirror_of_the_same_scheme_only(tmp_path: Path) -> None:
             storage_options={"anon": True},
         )
     assert caught.value.code == "AD232"
+
+
+@pytest.mark.parametrize("mirror", ["./mirror/", "memory://no-mirror/"])
+def test_a_source_that_a_mirror_lacks_is_said_to_be_missing_there(
+    tmp_path: Path, mirror: str
+) -> None:
+    with pytest.raises(SourceError) as caught:
+        open_source(
+            Source.parse("hf://acme/tone"), directory=tmp_path, mirrors={"hf://": mirror}
+        ).files()
+    (finding,) = caught.value.findings
+    assert finding.code == "AD201"
+    assert finding.message == f"The mirror {mirror} does not have hf://acme/tone"
+    assert "`adapterdock mirror --hub" in str(finding.hint)

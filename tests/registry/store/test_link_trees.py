@@ -10,6 +10,7 @@ import pytest
 from adapterdock.manifests.findings.errors import StoreError
 from adapterdock.registry.files.digests import folder_digest, path_problem, sha256_bytes
 from adapterdock.registry.files.facts import FileFact
+from adapterdock.registry.store import link_trees
 from adapterdock.registry.store.link_trees import materialise
 from adapterdock.registry.store.maintenance import collect, size
 from adapterdock.registry.store.store import Store
@@ -91,6 +92,24 @@ def test_a_tree_follows_a_file_that_moved(store: Store, tmp_path: Path) -> None:
     (tmp_path / "one").unlink()
     assert materialise(store, {"a": tmp_path / "two"}) == tree
     assert contents(tree) == {"a": b"same"}
+
+
+def test_a_sound_tree_that_another_process_made_meanwhile_stays_in_its_place(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = {"a/b": put(store, b"weights")}
+    build, made = link_trees._build, []
+
+    def build_second(new: Path, tree: Path, placed: list[tuple[FileFact, Path]]) -> None:
+        build(new, tree, placed)
+        if not made:
+            made.append(tree)
+            materialise(Store(store.root), weights)
+            made.append(tree.stat().st_ino)
+
+    monkeypatch.setattr(link_trees, "_build", build_second)
+    tree = materialise(store, weights)
+    assert [tree, tree.stat().st_ino] == made, "its reader would miss files if it were replaced"
 
 
 @pytest.mark.parametrize("missing", [("symlink_to",), ("symlink_to", "hardlink_to")])

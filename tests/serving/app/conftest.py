@@ -1,4 +1,4 @@
-"""The command line, run within the process of the test."""
+"""The command line, run within the process of the test; and a project with a registry."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Callable
 
 import pytest
 from adapterdock.cli.main import app
+from support.builders import write_tokenizer
+from support.project import Project
+from support.team import Team, in_production
 from typer.testing import CliRunner, Result
 
 
@@ -19,3 +22,10 @@ def cli(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
         return CliRunner().invoke(app, list(map(str, arguments)), input=given)
 
     return call
+
+
+@pytest.fixture
+def team(project: Project) -> Team:
+    """Version 1.0.0 is in production, and locked; its adapter's name is ``tone``."""
+    write_tokenizer(project.folder / "base")
+    return in_production(project)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import pytest
 from adapterdock.serving.app.keys import read_keys
 from adapterdock.serving.app.limits import Limits
+from adapterdock.serving.app.requests import ChatRequest, CompletionRequest, EmbeddingsRequest
 from fastapi.testclient import TestClient
+from pydantic import BaseModel, ValidationError
 from support.peft_adapters import tiny_llama
 from support.served import PROMPT, served, write_served
 
@@ -72,6 +75,9 @@ def test_a_key_may_use_what_its_policy_allows_and_sees_no_other_names(guarded: T
     assert post(guarded, MOBILE, model="__base__").status_code == 404
     listed = guarded.get("/v1/models", headers={"Authorization": f"Bearer {MOBILE}"}).json()
     assert [one["id"] for one in listed["data"]] == ["a"]
+    for name, status in (("a", 200), ("secret-b", 404), ("team-x", 404)):
+        headers = {"Authorization": f"Bearer {MOBILE}"}
+        assert guarded.get(f"/v1/models/{name}", headers=headers).status_code == status
     assert post(guarded, UNLISTED).status_code == 404
     assert post(guarded, OPS, model="secret-b").status_code == 200
 
@@ -84,6 +90,8 @@ def test_status_and_metrics_are_not_for_a_key_that_may_not_know_every_name(
             headers = {"Authorization": f"Bearer {key}"}
             answer = guarded.get(f"/v1/adapterdock/{path}", headers=headers)
             assert answer.status_code == (403 if key == MOBILE else 200)
+            if key == MOBILE:
+                assert answer.json()["error"]["type"] == "permission_error"
             assert key == OPS or "secret-b" not in answer.text
 
 
@@ -111,9 +119,25 @@ def test_status_and_metrics_are_not_for_a_key_that_may_not_know_every_name(
         ({"echo": True}, "echo"),
         ({"best_of": 2}, "best_of"),
         ({"guided_json": {}}, "guided_json"),
+        ({"body": 1}, "body"),
+        ({"str": 1}, "str"),
         ({"seed": 1 << 70}, "seed"),
         ({"model": ""}, "model"),
         ({"model": 5}, "model"),
+        ({"temperature": "0.5"}, "temperature"),
+        ({"temperature": True}, "temperature"),
+        ({"top_p": True}, "top_p"),
+        ({"max_tokens": "7"}, "max_tokens"),
+        ({"max_tokens": True}, "max_tokens"),
+        ({"max_tokens": 7.5}, "max_tokens"),
+        ({"n": "1"}, "n"),
+        ({"seed": "7"}, "seed"),
+        ({"stream": "yes"}, "stream"),
+        ({"stream": 1}, "stream"),
+        ({"presence_penalty": "0"}, "presence_penalty"),
+        ({"stream_options": {"include_usage": "yes"}}, "stream_options"),
+        ({"model": None}, "model"),
+        ({"prompt": None}, "prompt"),
     ],
 )
 def test_a_field_that_is_wrong_or_not_served_is_named(
@@ -124,6 +148,57 @@ def test_a_field_that_is_wrong_or_not_served_is_named(
     error = answer.json()["error"]
     assert (error["code"], error["param"]) == ("AD968", param)
     assert error["type"] == "invalid_request_error"
+    assert "[" not in error["message"]
+    assert "Input should" not in error["message"] and "Value error" not in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("prompt", "w5 \ud800"), ("prompt", ["w5", "\udfff"]), ("stop", "\ud800")]
+)
+def test_half_of_a_surrogate_pair_is_no_text(client: TestClient, field: str, value: Any) -> None:
+    body = json.dumps({**GOOD, field: value})  # escaped, as JSON allows
+    headers = {"Content-Type": "application/json"}
+    answer = client.post("/v1/completions", content=body, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
+    whole = json.dumps({**GOOD, field: "w5 \U0001f600"})
+    assert client.post("/v1/completions", content=whole, headers=headers).status_code == 200
+
+
+def test_null_asks_for_the_default_and_a_whole_number_is_a_number(client: TestClient) -> None:
+    optional = ("top_p", "top_k", "n", "seed", "stop", "stream", "stream_options")
+    assert post(client, **dict.fromkeys(optional)).status_code == 200
+    assert post(client, temperature=None, max_tokens=None).status_code == 200
+    assert post(client, temperature=1, top_p=1, presence_penalty=0).status_code == 200
+
+
+def test_a_body_of_another_type_is_told_its_content_type(client: TestClient) -> None:
+    body = json.dumps(GOOD)
+    for said in ("text/plain", "application/x-www-form-urlencoded", "application/xml"):
+        answer = client.post("/v1/completions", content=body, headers={"Content-Type": said})
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"]) == (415, "AD968")
+        assert said in error["message"] and "application/json" in error["message"]
+        assert error["type"] == "invalid_request_error"
+    for said in ("application/json; charset=utf-8", "application/vnd.x+json"):
+        answer = client.post("/v1/completions", content=body, headers={"Content-Type": said})
+        assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        ({"n": 4}, "n"),
+        ({"n": 4, "prompt": ["w5", "w6"]}, "n"),
+        ({"n": 2, "prompt": ["w5", "w6"]}, "prompt"),
+        ({"prompt": ["w5"] * 4}, "prompt"),
+    ],
+)
+def test_too_many_rows_are_of_the_field_that_asks_for_them(
+    client: TestClient, more: dict[str, Any], param: str
+) -> None:
+    answer = post(client, **more)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+    assert post(client, n=3).status_code == 200
 
 
 def test_values_that_ask_for_nothing_are_accepted(client: TestClient) -> None:
@@ -131,11 +206,52 @@ def test_values_that_ask_for_nothing_are_accepted(client: TestClient) -> None:
     assert post(client, **neutral, echo=False, logprobs=None, user="x").status_code == 200
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b"", b"\xff", b'"x"', b"null"])
+@pytest.mark.parametrize(
+    "content",
+    [b"{", b"[]", b"", b"\xff", b'"x"', b"null", b"[" * 2000, b'{"n": ' + b"9" * 3900 + b"e"],
+)
 def test_a_body_that_is_no_object_is_refused(client: TestClient, content: bytes) -> None:
     headers = {"Content-Type": "application/json"}
     answer = client.post("/v1/completions", content=content, headers=headers)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "AD968")
+    assert "Use a route" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (CompletionRequest, {"prompt": [[]] * 10_000}),
+        (CompletionRequest, {"prompt": [["w5"]] * 10_000}),
+        (CompletionRequest, {"prompt": [[-1] * 10_000]}),
+        (CompletionRequest, {"prompt": "w5", "stop": [1] * 10_000}),
+        (CompletionRequest, {"prompt": "w5", "logit_bias": dict.fromkeys(map(str, range(9999)))}),
+        (CompletionRequest, {"prompt": "w5", **dict.fromkeys(map(str, range(9999)))}),
+        (EmbeddingsRequest, {"input": [None] * 10_000}),
+        (ChatRequest, {"messages": [{}] * 10_000}),
+        (ChatRequest, {"messages": [{"role": "user", "content": [{}] * 10_000}]}),
+        (ChatRequest, {"messages": [{"role": "user", "content": "", "tool_calls": [1] * 10_000}]}),
+    ],
+)
+def test_a_large_body_has_few_errors(kind: type[BaseModel], body: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError) as wrong:
+        kind.model_validate({"model": "a", **body})
+    assert wrong.value.error_count() < 10
+
+
+def test_an_answer_can_be_sent_back_as_the_next_message(client: TestClient) -> None:
+    asked: dict[str, Any] = {"model": "a", "max_tokens": 2}
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "w5"}]
+    answer = client.post("/v1/chat/completions", json={**asked, "messages": messages})
+    said = answer.json()["choices"][0]["message"]
+    messages += [said, {**said, "annotations": [], "tool_calls": None, "audio": None}]
+    again = client.post("/v1/chat/completions", json={**asked, "messages": messages})
+    assert again.status_code == 200, again.text
+    more = [*messages, {**said, "tool_calls": [{"id": "x"}]}]
+    assert client.post("/v1/chat/completions", json={**asked, "messages": more}).status_code == 400
+    other = client.post(
+        "/v1/chat/completions", json={**asked, "messages": [{**messages[0], "weight": 1}]}
+    )
+    assert "'messages.0.weight' is not served" in other.text
 
 
 def test_a_template_that_rejects_messages_says_so(tmp_path: Path) -> None:
@@ -167,7 +283,7 @@ def test_another_method_is_not_allowed(client: TestClient) -> None:
     ("more", "param"),
     [
         ({"max_tokens": 21}, "max_tokens"),
-        ({"n": 4}, "prompt"),
+        ({"n": 4}, "n"),
         ({"prompt": ["w5"] * 2, "n": 2}, "prompt"),
         ({"prompt": "w5 " * 70}, "prompt"),
         ({"prompt": "w5 " * 50, "max_tokens": 15}, "prompt"),

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import adapterdock
 import pytest
 import yaml
-from adapterdock.serving.app.build_app import Settings, load_engine
+from adapterdock.registry.base import tokenizer
 from adapterdock.serving.app.following import Follower
-from support.builders import write_tokenizer
+from adapterdock.serving.app.loaded import load_served
+from adapterdock.serving.app.settings import Settings
 from support.peft_adapters import peft_saves, tiny_llama
-from support.project import Project
-from support.served import ask, served, write_served
+from support.served import ask, eventually, revision, served, write_served
 from support.team import Team
 
 TARGETS = {"target_modules": ["q_proj", "down_proj"]}
@@ -30,8 +30,7 @@ def manifest(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def follower(manifest: Path) -> Iterator[Follower]:
-    engine = load_engine(Settings(manifest))
-    follower = Follower(engine, manifest, period=0.1)
+    follower = Follower(load_served(Settings(manifest)), period=0.1)
     yield follower
     follower.close()
 
@@ -66,8 +65,9 @@ def test_a_locked_change_is_served_and_keeps_since_of_the_others(
 
 
 def test_a_stale_lock_keeps_the_old_and_says_why_until_it_is_locked(
-    follower: Follower, manifest: Path
+    follower: Follower, manifest: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "adapterdock")
     before = follower.standing
     shutil.copytree(manifest.parent / "b", manifest.parent / "b2")
     change(manifest, lambda adapters: adapters.update(c={"source": "./b2"}))
@@ -78,6 +78,12 @@ def test_a_stale_lock_keeps_the_old_and_says_why_until_it_is_locked(
     adapterdock.lock(manifest)
     assert follower.look() == "switched"
     assert (follower.standing.behind, "c" in follower.engine.names) == (False, True)
+    told: Any = [vars(record) for record in caplog.records if hasattr(record, "result")]
+    assert [(one["result"], one["state"], one["codes"]) for one in told] == [
+        ("refused", "behind", ["AD505"]),
+        ("switched", "serving", []),
+        ("unchanged", "serving", []),
+    ]
 
 
 def test_a_broken_adapter_keeps_the_old_and_status_says_what_is_wanted(
@@ -113,28 +119,9 @@ def test_a_changed_policy_counts_from_the_next_look(follower: Follower, manifest
     assert follower.standing.policies[0].allow_keys == {"mobile": ("a",)}
 
 
-@pytest.fixture
-def team(project: Project) -> Team:
-    """Version 1.0.0 is in production, and locked; its adapter's name is ``tone``."""
-    write_tokenizer(project.folder / "base")
-    team = Team(project)
-    team.publish("1.0.0")
-    team.publish("2.0.0")
-    team.promote("1.0.0")
-    team.use("prod")
-    team.lock()
-    return team
-
-
-def revision(follower: Follower) -> str | None:
-    deployment = follower.engine.host.deployment
-    assert deployment is not None
-    return deployment.pulled.lock.adapters["tone"].revision
-
-
 def test_a_promotion_is_served_without_a_new_lock_and_back_again(team: Team) -> None:
     manifest = Path(team.project.manifest)
-    follower = Follower(load_engine(Settings(manifest)), manifest)
+    follower = Follower(load_served(Settings(manifest)))
     first = follower.standing.adapters["tone"][0]
     assert (revision(follower), follower.look()) == ("1.0.0", "unchanged")
     team.promote("2.0.0")
@@ -145,21 +132,34 @@ def test_a_promotion_is_served_without_a_new_lock_and_back_again(team: Team) -> 
     assert (follower.look(), follower.standing.adapters["tone"][0]) == ("switched", first)
 
 
+def test_promotions_do_not_read_the_tokenizer_of_the_same_base_again(
+    team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = Path(team.project.manifest)
+    follower = Follower(load_served(Settings(manifest)))
+    team.promote("2.0.0")
+    assert follower.look() == "switched"  # the first one may read it
+    reads: list[str] = []
+    parse = tokenizer._object  # pyright: ignore[reportPrivateUsage]
+
+    def counted(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
+        reads.append(name)
+        return parse(files, name)
+
+    monkeypatch.setattr(tokenizer, "_object", counted)
+    team.promote("1.0.0")
+    assert (follower.look(), revision(follower)) == ("switched", "1.0.0")
+    assert "tokenizer.json" not in reads
+
+
 def test_aliases_are_not_followed_where_the_lock_alone_counts(
     team: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ADAPTERDOCK_FOLLOW", "lock")
     manifest = Path(team.project.manifest)
-    follower = Follower(load_engine(Settings(manifest)), manifest)
+    follower = Follower(load_served(Settings(manifest)))
     team.promote("2.0.0")
     assert (follower.look(), revision(follower)) == ("unchanged", "1.0.0")
-
-
-def eventually(true: Callable[[], bool], seconds: float = 20) -> None:
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until, "it did not come true"
-        time.sleep(0.05)
 
 
 def test_the_app_serves_a_change_without_a_restart(manifest: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
 from adapterdock.manifests.findings.errors import UsageError
 from adapterdock.manifests.language.schema import Policy
+from adapterdock.manifests.reading import bounded_file
 from adapterdock.serving.app.keys import Keys, read_keys
 
 KEY, OTHER = "k" * 20, "o" * 20
@@ -35,6 +38,21 @@ def test_keys_come_from_a_file_with_comments(tmp_path: Path) -> None:
     keys = read_keys(f"file:{path}")
     names = [keys.caller(f"bearer {key}", ()) for key in (KEY, OTHER)]
     assert [one.name for one in names if one] == ["mobile", "mobile"]
+
+
+def test_keys_come_from_a_pipe_and_a_silent_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = tmp_path / "keys"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(f"mobile={KEY}\n",), daemon=True)
+    writer.start()
+    assert read_keys(f"file:{pipe}").caller(f"Bearer {KEY}", ()) is not None
+    writer.join(5)
+    monkeypatch.setattr(bounded_file, "PIPE_SECONDS", 0.3)
+    with pytest.raises(UsageError, match="nothing arrived through this pipe") as refused:
+        read_keys(f"file:{pipe}")
+    assert refused.value.code == "AD973"
 
 
 @pytest.mark.parametrize(

@@ -110,12 +110,12 @@ def test_a_sequence_to_sequence_model_answers_mixed_rows_like_single_runs(tmp_pa
         assert said[name].split() == expected.split()
 
 
-def image(colour: tuple[int, int, int]) -> str:
+def image(colour: tuple[int, int, int], form: str = "PNG") -> str:
     from PIL import Image
 
     content = io.BytesIO()
-    Image.new("RGB", (20, 12), colour).save(content, "PNG")
-    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
+    Image.new("RGB", (20, 12), colour).save(content, form)
+    return f"data:image/{form.lower()};base64," + base64.b64encode(content.getvalue()).decode()
 
 
 def test_a_model_of_images_classifies_mixed_rows(tmp_path: Path) -> None:
@@ -146,7 +146,10 @@ def test_a_model_of_images_classifies_mixed_rows(tmp_path: Path) -> None:
             one = client.post("/v1/classify", json={"model": name, "input": url}).json()["data"][0]
             assert close(torch.tensor(mixed[name]["data"][0]["probs"]), torch.tensor(one["probs"]))
             assert one["label"] in ("cat", "dog")
-        for bad in ("w4", "data:image/png;base64,####", "data:image/png;base64,aGVsbG8="):
+        jpeg = client.post("/v1/classify", json={"model": "a", "input": image((9, 9, 9), "JPEG")})
+        assert jpeg.status_code == 200
+        rare = image((9, 9, 9), "EPS")  # Pillow would run Ghostscript
+        for bad in ("w4", rare, "data:image/png;base64,####", "data:image/png;base64,aGVsbG8="):
             refused = client.post("/v1/classify", json={"model": "a", "input": bad})
             assert (refused.status_code, refused.json()["error"]["code"]) == (400, "AD968"), bad
 

@@ -28,6 +28,9 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "cache")
 
 
+DIGEST = sha256_bytes(b"what it is made from")
+
+
 def files(folder: Path, text: str) -> tuple[str, dict[str, Fetched]]:
     """An adapter of two files, and its digest."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -290,6 +293,24 @@ def test_what_is_made_is_made_once(store: Store) -> None:
     record = folder.parent.parent / "records" / folder.name
     record.write_text(json.dumps({"a": [1, sha256_bytes(b"b")]}))
     assert Copies(store).make(digest, build) == folder and len(calls) == 2
+
+
+def test_a_sound_copy_that_another_process_made_meanwhile_stays_in_its_place(
+    store: Store,
+) -> None:
+    """A server reads from it, and would miss files while it is replaced."""
+    fact = FileFact("a", 5, sha256_bytes(b"hello"))
+    others: list[int] = []
+
+    def build(new: Path) -> list[FileFact]:
+        (new / "a").write_bytes(b"hello")
+        return [fact]
+
+    def build_second(new: Path) -> list[FileFact]:
+        others.append(Copies(store).make(DIGEST, build).stat().st_ino)
+        return build(new)
+
+    assert Copies(store).make(DIGEST, build_second).stat().st_ino == others[0]
 
 
 def test_threads_and_processes_that_copy_the_same_share_it(store: Store, tmp_path: Path) -> None:

@@ -18,6 +18,11 @@ def test_what_validate_says_of_these_engines_is_what_export_writes() -> None:
         assert row.architectures == {one.name for one in rows}
 
 
+def test_no_mixture_of_experts_is_in_the_table() -> None:
+    moe = {"MixtralForCausalLM", "Qwen2MoeForCausalLM", "Qwen3MoeForCausalLM", "Llama4ForCausalLM"}
+    assert not moe & ARCHITECTURES.keys()
+
+
 @pytest.mark.parametrize(
     ("module", "name"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,53 @@ def test_only_writes_what_it_names_and_leaves_the_rest(project: Project, tmp_pat
     assert export(project.manifest, out, only=["tone"]).outcome.written == ("tone",)
     assert files_of(out / "style") == before
     assert sorted(record(out)["adapters"]) == ["style", "tone"]  # type: ignore[call-overload]
+
+
+def test_a_folder_belongs_to_one_manifest(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two(project)
+    out = tmp_path / "out"
+    export(project.manifest, out)
+    other = project.manifest.with_name("other.yaml")
+    text = project.manifest.read_text()
+    other.write_text(text.replace("style:", "verse:"))
+    lock(other)
+    before = files_of(out)
+    for only in ((), ("verse",)):
+        with pytest.raises(UsageError, match="another manifest") as caught:
+            export(other, out, only=only)
+        finding = caught.value.findings[0]
+        assert (finding.code, finding.hint is not None) == ("AD989", True)
+        assert str(finding.found).endswith("/adapters.yaml")
+        assert str(finding.expected).endswith("/other.yaml")
+        assert files_of(out) == before
+    # a new version of its own manifest, which is named in another way
+    project.adapter("tone", seed=9)
+    lock(project.manifest, upgrade_all=True)
+    monkeypatch.chdir(project.folder)
+    assert export("adapters.yaml", os.path.relpath(out)).outcome.written == ("tone",)
+    lock(other, upgrade_all=True)
+    outcome = export(other, out, take_over=True).outcome
+    assert (outcome.written, outcome.removed) == (("verse",), ("style",))
+    assert export(other, out).outcome.unchanged == ("tone", "verse")
+
+
+def test_a_manifest_that_moved_is_the_same_with_its_lock_or_with_its_folder(
+    project: Project, tmp_path: Path
+) -> None:
+    two(project)
+    export(project.manifest, tmp_path / "out")
+    export(project.manifest, project.folder / "out")
+    moved = tmp_path / "moved"
+    shutil.copytree(project.folder, moved)
+    again = export(moved / "adapters.yaml", tmp_path / "out").outcome
+    assert again.unchanged == ("tone", "style")
+    # what moves together with the folder of its export stays its own with another lock
+    there = Project(moved)
+    there.adapter("tone", seed=9)
+    lock(there.manifest, upgrade_all=True)
+    assert export(there.manifest, moved / "out").outcome.written == ("tone",)
 
 
 @pytest.mark.parametrize("what", ["file", "folder", "link", "inside", "link inside"])
@@ -199,6 +247,24 @@ def test_other_compositions_are_computed_with_torch(project: Project, tmp_path: 
     assert files_of(out / "blend") == files_of(tmp_path / "wanted")
     row = record(out)["adapters"]["blend"]  # type: ignore[index]
     assert row["digest"] == project.lock.compositions["blend"].digest
+
+
+def test_a_computed_composition_is_exported_by_itself_with_its_rank(
+    project: Project, tmp_path: Path
+) -> None:
+    two(project)
+    of = {"tone": 1.0, "style": 0.5}
+    project.write(
+        {"tone": "./tone", "style": "./style"},
+        compositions={"wide": {"combine": "cat", "of": of}, "other": {"of": of}},
+    )
+    lock(project.manifest)
+    out = tmp_path / "out"
+    export(project.manifest, out, only=["wide"])
+    assert sorted(p.name for p in out.iterdir()) == [RECORD, "wide"]
+    config = json.loads((out / "wide" / "adapter_config.json").read_text())
+    row = record(out)["adapters"]["wide"]  # type: ignore[index]
+    assert row["rank"] == config["r"] == 8
 
 
 def test_without_torch_other_compositions_are_refused_by_name(

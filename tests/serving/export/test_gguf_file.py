@@ -98,6 +98,7 @@ def test_an_untied_head_is_written(tmp_path: Path) -> None:
         ({"target_modules": ["q_proj", "embed_tokens"]}, "embedding"),
         ({"trainable_token_indices": [3, 4]}, "TRAINABLE_TOKENS is not LoRA"),
         ({"alora_invocation_tokens": [5, 6]}, "aLoRA"),
+        ({"target_parameters": ["mlp.gate_proj.weight"]}, "LORA_PARAMETER is not LoRA"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -97,7 +97,7 @@ def test_after_a_killed_export_only_leaves_what_is_there(
 def test_without_an_atomic_exchange_folders_take_their_places_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(out_folder, "exchange", lambda left, right: False)
+    monkeypatch.setattr(exchange_module, "exchange", lambda left, right: False)
     put(tmp_path / "out", {"one": "old"})
     put(tmp_path / "out", {"one": "new"})
     assert shown(tmp_path / "out") == {"one": {"new"}}

@@ -31,6 +31,7 @@ def test_an_address_has_a_host_a_port_and_a_path(text: str, address: Address) ->
         *("", "a:8000", "ftp://a", "http://", "http://a:x", "http://a:99999", "http://a:0"),
         *("http://a?x=1", "http://a#b", "http://a b", "http://a/\r\nX: y", "http://ä", "dns+a:80"),
         *("http://[::1", "dns+dns+http://a", f"http://{'a' * 300}", "http://a\0", "http://-"),
+        *("http://a\nb", "http://a:8\t0", "\rhttp://a", "http://a\x7f"),
     ],
 )
 def test_anything_else_is_refused(text: str) -> None:
@@ -39,9 +40,10 @@ def test_anything_else_is_refused(text: str) -> None:
     assert refused.value.code == "AD980"
 
 
-def test_a_password_in_a_url_is_not_repeated() -> None:
+@pytest.mark.parametrize("text", ["http://me:hunter2@a:8000", "http://me:hunter2@a:8000\n"])
+def test_a_password_in_a_url_is_not_repeated(text: str) -> None:
     with pytest.raises(UsageError) as refused:
-        parse_address("http://me:hunter2@a:8000")
+        parse_address(text)
     assert "hunter2" not in str(refused.value)
 
 

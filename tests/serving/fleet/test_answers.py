@@ -117,3 +117,20 @@ def test_a_key_that_is_sent_back_is_hidden() -> None:
     with pytest.raises(BadAnswerError) as refused:
         read_status(json.dumps({"schema": "secret"}).encode(), hide)
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("read", "raw", "said"),
+    [
+        (read_models, b'{"data": 5}', "its list of models is invalid: data: expected a list"),
+        (read_models, b"{}", "its list of models is invalid: data is missing"),
+        (read_models, b'{"data": [{"id": 5}]}', "data.0.id: expected text"),
+        (read_completion, b'{"choices": []}', "choices: expected at least 1 entry"),
+    ],
+)
+def test_a_wrong_answer_is_told_in_plain_words(
+    read: Callable[[bytes], Any], raw: bytes, said: str
+) -> None:
+    with pytest.raises(BadAnswerError) as refused:
+        read(raw)
+    assert said in str(refused.value)

@@ -113,6 +113,15 @@ def test_a_replica_that_follows_a_promotion_says_how_to_move_the_pin() -> None:
     assert "promotion" not in other_lock.findings[0].message
 
 
+def test_an_adapter_that_the_lock_does_not_have_is_not_taken_for_a_promotion() -> None:
+    served = {**SERVED, "more": digest("9")}
+    (finding,) = row(status(adapters=served, wanted=served)).findings
+    assert finding.message == "The replica does not serve what the lock pins"
+    assert "--upgrade" not in (finding.hint or "")
+    both = row(status(adapters={**served, "tone": digest("8")}, followed={"tone": digest("2")}))
+    assert both.findings[0].message.endswith("a promotion that the lock does not have: tone")
+
+
 def test_a_replica_without_adapters_that_wants_them_is_behind() -> None:
     one = row(status(adapters={}, state="starting"))
     assert (one.state, one.same, one.expected) == ("behind", 0, 3)

@@ -119,6 +119,21 @@ def test_every_server_of_vllm_has_the_plugin_and_its_manifest() -> None:
         assert "--enable-lora" in text and "--max-lora-rank" in text
 
 
+@pytest.mark.parametrize("stem", ["vllm", "kserve"])
+def test_adapters_are_pulled_into_the_servers_cache_before_it_starts(stem: str) -> None:
+    found = [pod for one in resources(FOLDER / f"{stem}.yaml") for pod in pods(one)]
+    (pod,) = [pod for pod in found if "initContainers" in pod]
+    (pull,), (server,) = pod["initContainers"], pod["containers"]
+    assert pull["args"][:2] == ["pull", "--frozen"]
+    caches = []
+    for container in (pull, server):
+        places = {one["name"]: one.get("value") for one in container["env"]}
+        mounts = {one["mountPath"]: one["name"] for one in container["volumeMounts"]}
+        caches.append((places["ADAPTERDOCK_CACHE"], mounts["/cache"], mounts["/manifest"]))
+    assert caches[0] == caches[1]
+    assert caches[0][0].startswith("/cache/")
+
+
 def test_the_model_that_vllm_serves_is_the_base_of_the_manifest() -> None:
     model = str(read_manifest(MANIFEST).manifest.base.model)
     deployment = resources(FOLDER / "vllm.yaml")[0]

@@ -13,19 +13,13 @@ from adapterdock.serving.served.served import Served, ServedAdapter
 from support.builders import HIDDEN, lora_config, lora_tensors, write_adapter
 from support.project import NAME as BASE
 from support.project import Project, codes
-from support.team import NAME, Team
+from support.team import NAME, Team, in_production
 
 
 @pytest.fixture
 def team(project: Project) -> Team:
     """Version 1.0.0 is in production, and locked."""
-    team = Team(project)
-    team.publish("1.0.0")
-    team.publish("2.0.0")
-    team.promote("1.0.0")
-    team.use("prod")
-    team.lock()
-    return team
+    return in_production(project)
 
 
 def started(team: Team, **options: object) -> Served:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import adapterdock
 import pytest
+from adapterdock.serving.served.location import Location
 from adapterdock.serving.served.served import Served, ServedAdapter
 from support.project import Project
 
@@ -41,6 +42,25 @@ def until(what: Callable[[], bool], seconds: float = 60.0) -> None:
     while not what():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.02)
+
+
+def together(threads: int, *acts: Callable[[], object]) -> None:
+    """Call each function in so many threads at once."""
+    barrier = threading.Barrier(threads * len(acts))
+
+    def run(act: Callable[[], object]) -> None:
+        barrier.wait(30)
+        act()
+
+    running = [threading.Thread(target=run, args=(act,)) for act in acts for _ in range(threads)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join(60)
+
+
+def denied(*_: object) -> None:
+    raise PermissionError(13, "Permission denied")
 
 
 def digest_of(served: Served) -> str | None:
@@ -77,14 +97,60 @@ def test_a_fault_does_not_end_following(desk: Project) -> None:
         until(lambda: served.status()["state"] == "serving")
 
 
+def test_files_that_cannot_be_looked_at_do_not_end_following(
+    desk: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = Served(desk.manifest, period=0.1)
+    served.start()
+    monkeypatch.setattr(Location, "marks", denied)
+    served.follow()
+    digest = retrain(desk, 7)
+    until(lambda: digest_of(served) == digest)
+    served.close()
+
+
 def test_close_ends_following_and_what_is_served_stays(desk: Project) -> None:
     served = Served(desk.manifest, period=0.05)
     served.start()
     served.follow()
     served.close()
-    before = len([one for one in threading.enumerate() if "adapterdock" in one.name])
+    name = f"adapterdock {desk.manifest}"
+    before = len([one for one in threading.enumerate() if one.name == name])
     assert before == 0
     assert digest_of(served) == desk.lock.adapters["tone"].digest
+
+
+def test_many_threads_follow_and_close_and_one_thread_follows_at_most(desk: Project) -> None:
+    name = f"adapterdock {desk.manifest}"
+
+    def followers() -> int:
+        return [one.name for one in threading.enumerate()].count(name)
+
+    served = Served(desk.manifest, period=0.01)
+    served.start()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(5):
+            together(8, served.follow)
+            assert followers() == 1
+            together(4, served.follow, served.look, served.close)
+            served.close()
+            assert followers() == 0
+    finally:
+        sys.setswitchinterval(interval)
+    served.follow()  # as before
+    assert followers() == 1
+    served.close()
+    assert digest_of(served) == desk.lock.adapters["tone"].digest
+
+
+def test_an_adapter_that_the_engine_takes_may_close_what_follows(desk: Project) -> None:
+    served = Served(desk.manifest, period=0.05, on_change=lambda *_: served.close())
+    served.follow()
+    name = f"adapterdock {desk.manifest}"
+    until(lambda: digest_of(served) is not None)
+    until(lambda: name not in [one.name for one in threading.enumerate()])
 
 
 def test_a_follower_that_nobody_needs_any_more_ends(desk: Project) -> None:
@@ -93,9 +159,13 @@ def test_a_follower_that_nobody_needs_any_more_ends(desk: Project) -> None:
     served.follow()
     assert f"adapterdock {desk.manifest}" in [one.name for one in threading.enumerate()]
     del served
-    gc.collect()
     name = f"adapterdock {desk.manifest}"
-    until(lambda: name not in [one.name for one in threading.enumerate()])
+
+    def ended() -> bool:
+        gc.collect()  # each time: while the follower looks, it needs what it follows
+        return name not in [one.name for one in threading.enumerate()]
+
+    until(ended)
 
 
 def test_many_threads_resolve_while_it_switches(desk: Project) -> None:

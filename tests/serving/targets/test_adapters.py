@@ -115,7 +115,7 @@ def test_ranks_by_module_are_read_by_vllm_since_0_32(target: str, says: str | No
 @pytest.mark.parametrize("target", ["vllm==0.31", "sglang"])
 def test_scales_by_module_are_refused_where_the_engine_has_one_scale(target: str) -> None:
     assert codes(asked(target, alpha_pattern={"q_proj": 2})) == ["AD945"]
-    assert asked(target, alpha_pattern={"q_proj": 8}) == []
+    assert asked(target, alpha_pattern={"q_proj": 8}, lora_alpha=8) == []
     assert asked("vllm==0.32", alpha_pattern={"q_proj": 2}) == []
 
 

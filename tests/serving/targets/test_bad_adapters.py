@@ -14,7 +14,23 @@ from support.bad_adapters import CASES, LIMIT, Build, Case, Does, write
 from support.project import Project
 
 VLLM = Target.parse("vllm==0.32", max_rank=LIMIT)
-BY_US: Mapping[str, str] = {}
+BY_US: Mapping[str, str] = {
+    **dict.fromkeys(("dora", "modules-to-save", "bias", "lora-bias", "alora", "loha"), "AD945"),
+    **dict.fromkeys(("layer-replication", "trainable-tokens", "peft-type-ia3"), "AD945"),
+    **dict.fromkeys(("pissa", "olora", "bd-lora", "velora", "stored-output-layer"), "AD945"),
+    "prefix-off-by-one": "AD945",
+    **dict.fromkeys(("rank-over-limit", "rank-pattern-over-limit"), "AD946"),
+    **dict.fromkeys(("wrong-vocabulary", "larger-hidden-size", "smaller-hidden-size"), "AD343"),
+    **dict.fromkeys(("unknown-targets", "wrong-layers"), "AD342"),
+    **dict.fromkeys(("understated-rank", "understated-rank-within-limit"), "AD336"),
+    "overstated-rank": "AD336",
+    "another-base": "AD360",
+    "missing-prefix": "AD948",
+    "pickle": "AD252",
+    "only-layer-0": "AD333",
+    **dict.fromkeys(("all-zero", "nan", "infinite"), "AD866"),
+}
+"""The code that refuses each case, by the case's name."""
 
 
 def report_on(build: Build, project: Project, target: Target = VLLM) -> Report:
@@ -34,6 +50,7 @@ def report_on(build: Build, project: Project, target: Target = VLLM) -> Report:
 def test_a_bad_adapter_is_refused(case: Case, project: Project) -> None:
     report = report_on(case.bad, project)
     assert not report.ok
+    assert BY_US[case.name] in {finding.code for finding in report.findings}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

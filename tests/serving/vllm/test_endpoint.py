@@ -8,6 +8,7 @@ from typing import Any
 
 import adapterdock
 import pytest
+from adapterdock.serving.served.served import Served
 from adapterdock.serving.vllm import launch
 from adapterdock.serving.vllm.endpoint import METRICS, STATUS, Endpoint
 from support.project import Project
@@ -46,6 +47,10 @@ def test_the_routes_are_under_v1_and_say_503_until_the_adapters_are_loaded() -> 
         assert asyncio.run(handler()).status_code == 503
 
 
+def fails(*_: object) -> None:
+    raise RuntimeError("a bug")
+
+
 def test_status_and_metrics_are_those_of_what_is_served(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,6 +73,11 @@ def test_status_and_metrics_are_those_of_what_is_served(
         metrics = await app.routes[METRICS]()
         assert metrics.media_type.startswith("text/plain; version=0.0.4")
         assert b"adapterdock_adapters 1" in metrics.body
+        for name, path in (("status", STATUS), ("metrics", METRICS)):
+            with monkeypatch.context() as broken:
+                broken.setattr(Served, name, fails)
+                assert (await app.routes[path]()).status_code == 500
+            assert (await app.routes[path]()).status_code == 200
 
     asyncio.run(scenario())
     assert list(models.lora_requests) == ["tone"]

@@ -185,3 +185,21 @@ def test_a_request_that_loads_the_old_version_during_a_switch_does_not_keep_it()
         assert server.paths == {"refunds": str(adapter("refunds", 2).path)}
 
     run(scenario)
+
+
+def test_a_bug_is_no_answer_of_the_resolver_and_is_logged_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        server = Server(lazy=True)
+        await server.serve(adapter("refunds"))
+        [resolver] = server.models.lora_resolvers
+        with monkeypatch.context() as broken:
+            broken.setattr(server.adapters, "ask", lambda name: {}[name])
+            for _ in range(3):
+                assert await resolver.resolve_lora("base", "refunds") is None
+        assert await resolver.resolve_lora("base", "refunds") is not None
+
+    run(scenario)
+    [record] = [one for one in caplog.records if one.exc_info]
+    assert "KeyError" in caplog.text and record.name == "adapterdock"

@@ -5,12 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 
 import adapterdock
 import pytest
+from adapterdock.manifests.findings.finding import Finding
+from adapterdock.registry.locks.project import lock_of, open_manifest
+from adapterdock.serving.served.served import Served
+from adapterdock.serving.targets.target import Target
+from adapterdock.serving.vllm import start
 from adapterdock.serving.vllm.installed import is_supported
+from adapterdock.serving.vllm.served_base import base_findings
 from adapterdock.serving.vllm.start import start_findings
 from support.project import Project
+from support.web import WebServer
 
 MODULE = "/env/lib/python3.11/site-packages/vllm/entrypoints/openai/api_server.py"
 
@@ -60,6 +68,36 @@ def test_a_base_of_the_same_shape_with_other_values_is_refused(locked: Project) 
     assert other.is_dir()
     codes = found(locked, model="other")
     assert codes and codes[0].startswith("AD4")
+
+
+def test_another_base_is_answered_with_the_model_to_start_with(locked: Project) -> None:
+    locked.base("other", seed=7)
+    [finding, *_] = start_findings(environ(locked), argv(locked, model="other"), "0.32.0")
+    hint = finding.hint or ""
+    assert hint.startswith(f"Start vLLM with --model {locked.folder / 'base'}, or ")
+    assert "fingerprint --write" not in hint
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("hf://org/base@" + "a" * 40, "--model org/base --revision " + "a" * 40 + ","),
+        ("hf://org/base", "--model org/base,"),
+        ("s3://bucket/base", "a copy of s3://bucket/base,"),
+    ],
+)
+def test_the_model_to_start_with_is_the_base_that_the_lock_pins(
+    locked: Project, source: str, shown: str
+) -> None:
+    file = open_manifest(locked.manifest)
+    lock = lock_of(file)
+    assert lock is not None and lock.base is not None
+    pinned = lock.model_copy(update={"base": lock.base.model_copy(update={"source": source})})
+    other = str(locked.base("other", seed=7))
+    found = base_findings(file, pinned, other)
+    assert found
+    assert (found[0].hint or "").startswith(f"Start vLLM with {shown}")
+    assert base_findings(file, pinned, str(locked.folder / "base")) == ()
 
 
 def test_a_base_that_is_not_here_yet_is_left_to_the_engines_start(locked: Project) -> None:
@@ -158,3 +196,72 @@ def test_the_process_ends_with_the_findings_and_without_a_traceback(locked: Proj
     assert bad.returncode == 1
     assert "error AD4" in bad.stderr
     assert "Traceback" not in bad.stderr
+
+
+# -- a manifest at a URL -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def at_url(project: Project, web: WebServer) -> Project:
+    """A manifest that names its base and adapters by absolute paths, also on a web server."""
+    project.base()
+    project.adapter("tone")
+    project.write({"tone": str(project.folder / "tone")}, model=str(project.folder / "base"))
+    adapterdock.lock(project.manifest)
+    put(project, web)
+    return project
+
+
+def put(project: Project, web: WebServer) -> None:
+    for path in project.folder.glob("adapters.*"):
+        web.files[f"/team/{path.name}"] = path.read_bytes()
+
+
+def asked(project: Project, web: WebServer, model: str = "base") -> list[Finding]:
+    there = {**environ(project), "ADAPTERDOCK_MANIFEST": f"{web.url}/team/adapters.yaml"}
+    return start_findings(there, argv(project, model=model), "0.32.0")
+
+
+def test_a_manifest_at_a_url_is_checked_before_the_engine_starts(
+    at_url: Project, web: WebServer
+) -> None:
+    assert asked(at_url, web) == []
+    at_url.base("other", seed=7)
+    [finding, *_] = asked(at_url, web, model="other")
+    assert finding.code.startswith("AD4")
+    at_url.adapter("calm", seed=1)
+    adapters = {"tone": str(at_url.folder / "tone"), "calm": str(at_url.folder / "calm")}
+    at_url.write(adapters, model=str(at_url.folder / "base"))
+    put(at_url, web)
+    [finding] = asked(at_url, web)
+    assert finding.name == "lock-stale"
+    assert "/team/" in str(finding.where.file)
+    del web.files["/team/adapters.lock"]
+    [finding] = asked(at_url, web)
+    assert finding.name == "lock-missing"
+
+
+@pytest.mark.parametrize("how", ["refused", "silent"])
+def test_a_url_out_of_reach_delays_a_start_for_a_moment_only(
+    how: str, at_url: Project, web: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start, "ASK_SECONDS", 2.0)
+    if how == "silent":
+        web.silent = True
+    else:
+        web.status = dict.fromkeys(web.files, 503)
+    began = time.monotonic()
+    assert asked(at_url, web) == []
+    assert time.monotonic() - began < 20
+
+
+def test_what_was_served_last_is_checked_where_a_url_is_out_of_reach(
+    at_url: Project, web: WebServer
+) -> None:
+    served = Served(f"{web.url}/team/adapters.yaml", target=Target.parse("vllm==0.32"))
+    served.start()
+    served.close()
+    web.status = dict.fromkeys(web.files, 503)
+    assert asked(at_url, web) == []
+    at_url.base("other", seed=7)
+    assert [f.code[:3] for f in asked(at_url, web, model="other")][:1] == ["AD4"]

@@ -40,7 +40,6 @@ CASES: dict[str, tuple[Callable[[], Any], str, dict[str, Any]]] = {
         ("t5", tiny_t5, "SEQ_2_SEQ_LM"),
         ("bert", tiny_bert, "SEQ_CLS"),
     )
-    if (kind, name) != ("prefix", "bert")
 }
 GENERATING = [name for name in CASES if not name.endswith("bert")]
 
@@ -449,13 +448,6 @@ def test_virtual_tokens_of_another_model_are_refused_and_the_model_is_unchanged(
             model.load_adapter(adapter.folder, "it")
         model.detach()
         assert same_traces(before, traces(other))
-
-
-def test_prefix_is_refused_by_a_model_without_a_cache(tmp_path: Path) -> None:
-    CASES["prefix-bert"] = (tiny_bert, "prefix", {"task_type": "SEQ_CLS"})
-    base, adapter = saved("prefix-bert", tmp_path / "it")
-    with pytest.raises(AttachError, match="AD776"):
-        adapted(base, adapter)
 
 
 def test_virtual_tokens_cannot_be_merged_or_combined(tmp_path: Path) -> None:

@@ -64,7 +64,11 @@ class Storage(Protocol):
 
     def create(self, path: str, content: bytes | Path) -> None:
         """Create a file with these bytes, or those of a local file, completely or not at all.
-        Raises ``FileExistsError`` where there is one, whatever it holds."""
+        Raises ``FileExistsError`` where there is one, whatever it holds.
+
+        Of two writers one wins; of a local file only where the storage promises it of uploads in
+        parts (AWS does), otherwise both may believe that they won. So a local file's name says its
+        content: then it does not matter."""
         ...
 
     def remove(self, path: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
@@ -16,6 +17,7 @@ from adapterdock.manifests.language.source import Source
 from adapterdock.registry.files.digests import PREFIX, sha256_file
 from adapterdock.registry.sources.request import SourceRequest
 from adapterdock.registry.sources.s3_plain import PlainRoad
+from adapterdock.registry.storages import s3_upload
 from adapterdock.registry.storages.remote_storage import RemoteStorage
 from adapterdock.registry.storages.s3_upload import PART
 from adapterdock.registry.storages.storage import create_verified
@@ -110,6 +112,28 @@ def test_a_changed_file_is_refused_and_nothing_is_created(
     assert _sent(proxy) == (PARTS, 0)
     assert "large" not in storage.find("")
     assert _unfinished(s3, "changed") == []
+
+
+def test_of_two_uploads_the_one_that_ends_first_wins(
+    s3: S3Server, proxy: FaultyProxy, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (other := tmp_path / "other").write_bytes(Random(1).randbytes(large.stat().st_size))
+    storage = _storage(s3, proxy, "raced")
+    send, sent = s3_upload._send, list[Path]()  # pyright: ignore[reportPrivateUsage]
+
+    async def send_and_wait(*arguments: Any) -> dict[int, str]:
+        tags = await send(*arguments)
+        sent.append(path := arguments[3])
+        if path == other:
+            await asyncio.to_thread(create_verified, storage, "large", large, sha256_file(large))
+        return tags
+
+    monkeypatch.setattr(s3_upload, "_send", send_and_wait)
+    with pytest.raises(FileExistsError):
+        create_verified(storage, "large", other, sha256_file(other))
+    assert sent == [other, large]
+    assert _is_there(storage, large)
+    assert _unfinished(s3, "raced") == []
 
 
 def test_ctrl_c_removes_the_parts_that_were_sent(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -33,9 +32,7 @@ def test_a_first_search_reads_one_snapshot_and_the_next_nothing_but_the_journals
     assert sum("snapshots/" in path for path in reads) == 1
     assert len(reads) < 10
     counted.calls.clear()
-    start = time.perf_counter()
     assert search(catalogue, Query("sales/refunds", limit=5), store).total > 50
-    assert time.perf_counter() - start < 2  # 5 ms, with room for a busy machine
     assert len(counted.calls) == 2
 
 

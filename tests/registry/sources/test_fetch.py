@@ -590,7 +590,9 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.parametrize("mode", ["reports", "hangs"])
-def test_ctrl_c_leaves_within_a_second_and_leaves_nothing_behind(store: Store, mode: str) -> None:
+def test_ctrl_c_leaves_before_the_download_ends_and_leaves_nothing_behind(
+    store: Store, mode: str
+) -> None:
     process = run(DOWNLOADER, store.root, mode)
     assert process.stdout is not None
     assert process.stdout.readline() == "in the middle\n"
@@ -598,7 +600,7 @@ def test_ctrl_c_leaves_within_a_second_and_leaves_nothing_behind(store: Store, m
     process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "left\n"
     process.wait(timeout=10)
-    assert time.monotonic() - begin < 2.0  # a loaded machine; it is 0.1 or 0.7 here
+    assert time.monotonic() - begin < 10  # 0.1 or 0.7; 60 where it waits for the download
     process.communicate()
     assert process.returncode == 0
     assert files(store.root) == objects(sha256_bytes(b"q" * 50))

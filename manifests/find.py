@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from .reading.document import compose
 
 SUFFIXES = (".yaml", ".yml")
 _IGNORED = frozenset({"node_modules", "__pycache__", "site-packages"})
+_WORD = re.compile(r"version|base|extends")
 _KEY = re.compile(r"^[\"']?(version|base|extends)[\"']?[ \t]*:", re.MULTILINE)
 _BRACES = re.compile(r"\A(?:\s|#.*\n|---)*\{")
 
@@ -45,7 +47,7 @@ def find_manifests(inputs: Sequence[Path]) -> Found:
     for given in inputs:
         try:
             for path in _files_of(given):
-                files.setdefault(os.path.realpath(path), path)
+                files.setdefault(place_of(path), path)
         except OSError as error:
             where = Where(file=str(error.filename or given))
             reason = error.strerror or str(error)
@@ -80,12 +82,27 @@ def is_manifest(path: Path) -> bool:
         data = read_at_most(path, MANIFEST_BYTES)
     except OSError:
         return True
-    text = data.decode("utf-8", errors="replace").removeprefix("\ufeff")
-    keys = _keys_in_braces(data) if _BRACES.match(text) else set(_KEY.findall(text))
+    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # reading it says so
+    text = data.decode("utf-16" if utf16 else "utf-8", errors="replace").removeprefix("\ufeff")
+    if not _are_of_manifest(set(_WORD.findall(text))):
+        return False
+    if not _BRACES.match(text) and _are_of_manifest(set(_KEY.findall(text))):
+        return True
+    # YAML has more ways to write a key: indented, after an anchor, a tag, `---` or `?`
+    return _are_of_manifest(_keys_in(data))
+
+
+def place_of(path: Path) -> str:
+    """What tells a manifest from others. Two links to one file are two manifests: the paths in each
+    start from the folder that the link is in, and its lock is beside it."""
+    return os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118
+
+
+def _are_of_manifest(keys: Set[str]) -> bool:
     return "version" in keys and not keys.isdisjoint({"base", "extends"})
 
 
-def _keys_in_braces(data: bytes) -> set[str]:
+def _keys_in(data: bytes) -> set[str]:
     document, _ = compose(data)
     return set() if document is None else set(document.root.entries)
 
@@ -120,5 +137,11 @@ def _in_folder(folder: Path) -> Iterator[Path]:
         folders[:] = sorted(n for n in folders if not n.startswith(".") and n not in _IGNORED)
         for name in sorted(names):
             path = Path(place, name)
-            if path.suffix in SUFFIXES and not name.startswith(".") and path.is_file():
+            if path.suffix in SUFFIXES and not name.startswith(".") and may_be_read(path):
                 yield path
+
+
+def may_be_read(path: Path) -> bool:
+    """Whether it is a file, and not a folder or a pipe. A link that leads nowhere counts as one:
+    reading it then says so."""
+    return path.is_file() or (path.is_symlink() and not path.exists())

@@ -163,7 +163,9 @@ def _from_the_hub(file: ManifestFile, to: Source) -> ManifestFile:
         except SourceSyntaxError:
             return False
         if here is not None:
-            return to.is_local and here.resolve() == to.local_path(Path.cwd()).resolve()
+            return to.is_local and os.path.realpath(here) == os.path.realpath(
+                to.local_path(Path.cwd())
+            )
         return not to.is_local and source.normalised() == place
 
     mirrors = {k: v for k, v in file.manifest.mirrors.items() if not leads_there(v)}

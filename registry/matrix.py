@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..manifests.find import SUFFIXES, find_manifests, names_several
+from ..manifests.find import SUFFIXES, find_manifests, names_several, place_of
 from ..manifests.findings import usage as codes
 from ..manifests.findings.artefacts import BASE_NOT_READ
 from ..manifests.findings.errors import AdapterdockError, UsageError
@@ -126,7 +126,7 @@ def matrix_of(
         UsageError: An input does not exist, a base is invalid, or there is none.
     """
     given, problems, skipped = _read_inputs(inputs, registries or {})
-    wanted = {text: Column(_base_source(text)) for text in bases} or _declared(given)
+    wanted = _named(bases) or _declared(given)
     if not wanted and given:
         raise UsageError(
             codes.NO_BASES.finding("None of the inputs declares a base", found=", ".join(inputs))
@@ -200,6 +200,14 @@ def _base_source(text: str) -> Source:
         ) from error
 
 
+def _named(bases: Sequence[str]) -> dict[str, Column]:
+    """The bases that the user named, each once."""
+    found: dict[Source, str] = {}
+    for text in bases:
+        found.setdefault(_base_source(text), text)
+    return {text: Column(source) for source, text in found.items()}
+
+
 def _declared(given: Sequence[Input]) -> dict[str, Column]:
     """The bases that the manifests declare, each once: by its source, a folder as it is seen from
     the current one."""
@@ -251,11 +259,13 @@ def _on(file: ManifestFile, base: Column) -> ManifestFile:
 def _read_inputs(
     inputs: Sequence[str], registries: Mapping[str, str]
 ) -> tuple[list[Input], list[Finding], tuple[str, ...]]:
-    """The inputs that could be read, findings on the others, and the files that were skipped."""
+    """The inputs that could be read, each once, findings on the others, and the files that were
+    skipped."""
     given: list[Input] = []
     problems: list[Finding] = []
     wrong: list[Finding] = []
-    skipped: list[str] = []
+    skipped: dict[str, None] = {}
+    seen: set[Hashable] = set()
     for text in inputs:
         try:
             readers, others = _readers(text, registries)
@@ -266,8 +276,11 @@ def _read_inputs(
             message, reason = "Cannot access this path", error.strerror
             wrong.append(codes.NO_SUCH_FILE.finding(message, Where(file=text), found=reason))
             continue
-        skipped += others
-        for read in readers:
+        skipped |= dict.fromkeys(others)
+        for identity, read in readers:
+            if identity in seen:
+                continue
+            seen.add(identity)
             try:
                 given.append(read())
             except AdapterdockError as error:
@@ -277,25 +290,36 @@ def _read_inputs(
     return given, problems, tuple(skipped)
 
 
-def _readers(
-    text: str, registries: Mapping[str, str]
-) -> tuple[list[Callable[[], Input]], tuple[str, ...]]:
+_Reader = tuple[Hashable, Callable[[], Input]]
+"""What an input is known by, however it is written, and what reads it."""
+
+
+def _readers(text: str, registries: Mapping[str, str]) -> tuple[list[_Reader], tuple[str, ...]]:
     """What reads the inputs that an argument names, and the YAML files that are not manifests."""
     path = Path(text)
     if (path / ADAPTER_CONFIG).is_file():
-        return [partial(_adapter_folder, path)], ()
+        return [_of_folder(path)], ()
     if names_several(path):
         found = find_manifests([path])
         if found.manifests:
-            return [partial(_manifest, one) for one in found.manifests], found.skipped
+            return [_of_manifest(one) for one in found.manifests], found.skipped
         folders = _adapter_folders(path) if path.is_dir() else []
         if folders:
-            return [partial(_adapter_folder, one) for one in folders], found.skipped
+            return [_of_folder(one) for one in folders], found.skipped
         message = "There is neither a manifest nor an adapter here"
         raise UsageError(codes.NO_MANIFESTS.finding(message, Where(file=text)))
     if path.exists():
-        return [partial(_manifest, text)], ()
-    return [partial(_published, text, _source_of(text), registries)], ()
+        return [_of_manifest(text)], ()
+    source = _source_of(text)
+    return [(source, partial(_published, text, source, registries))], ()
+
+
+def _of_manifest(text: str) -> _Reader:
+    return place_of(Path(text)), partial(_manifest, text)
+
+
+def _of_folder(folder: Path) -> _Reader:
+    return Path(os.path.realpath(folder)), partial(_adapter_folder, folder)
 
 
 def _manifest(text: str) -> Input:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ...manifests.find import SUFFIXES, is_manifest
+from ...manifests.find import SUFFIXES, is_manifest, may_be_read, place_of
 from ...manifests.findings import usage as codes
 from ...manifests.findings.errors import UsageError
 from ...manifests.findings.finding import Where
@@ -68,7 +68,7 @@ def find_inputs(arguments: Iterable[str]) -> Found:
             raise no_such_input(text)
     found = Found(
         _once(registries, _identity),
-        _once(manifests, lambda path: path.resolve()),
+        _once(manifests, place_of),
         _once(folders, lambda pair: pair[0].resolve()),
         skipped,
     )
@@ -139,7 +139,7 @@ def _search(root: Path) -> Found:
         if ADAPTER_CONFIG in files:
             folders.append((folder, root))
         for name in sorted(files):
-            if name.endswith(SUFFIXES):
+            if name.endswith(SUFFIXES) and may_be_read(folder / name):
                 if is_manifest(folder / name):
                     manifests.append(folder / name)
                 else:

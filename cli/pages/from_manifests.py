@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -270,7 +271,7 @@ def _label(file: ManifestFile) -> str:
 def _place(file: ManifestFile) -> str:
     model = file.manifest.base.model
     assert model is not None
-    return str(model.local_path(file.directory).resolve()) if model.is_local else str(model)
+    return os.path.realpath(model.local_path(file.directory)) if model.is_local else str(model)
 
 
 def _places(file: ManifestFile) -> Iterator[Path]:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 
+from ...manifests.find import place_of
 
-def place_label(path: Path) -> str:
-    """What a site calls a file or folder: its path below the current folder, or the end of it."""
-    here, there = Path.cwd(), path.resolve()
-    if there == here.resolve():
+
+def place_label(folder: Path) -> str:
+    """What a site calls a folder: its path below the current folder, or the end of it."""
+    return _label(Path(os.path.realpath(folder)))
+
+
+def manifest_label(path: Path) -> str:
+    """What a site calls a manifest; a link by its own path."""
+    return _label(Path(place_of(path)))
+
+
+def _label(there: Path) -> str:
+    here = Path.cwd().resolve()
+    if there == here:
         return there.name or "here"
     try:
-        return there.relative_to(here.resolve()).as_posix()
+        return there.relative_to(here).as_posix()
     except ValueError:
         return "/".join(there.parts[1:][-2:]) or "here"
 

@@ -21,7 +21,7 @@ from .find_inputs import Found, no_such_input
 from .fits import Files, KnownBase, Published, matrix, recorded_bases, with_base
 from .from_manifests import open_bases, read_folders, read_manifest_file
 from .heat_of import Measuring
-from .places import free_name, place_label
+from .places import free_name, manifest_label, place_label
 
 TITLE = "Adapters"
 
@@ -65,7 +65,7 @@ def read_site(
     taken: set[str] = set()
     """Names of what the adapters are from."""
     for path in found.manifests:
-        group = free_name(place_label(path), taken)
+        group = free_name(manifest_label(path), taken)
         taken.add(group)
         read = read_manifest_file(
             path, group, measuring, policy, reads.of_one_manifest(), offline=offline

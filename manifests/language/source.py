@@ -13,6 +13,7 @@ a query, or a step (``.``, ``..``) that leads to another place.
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 from dataclasses import dataclass, replace
@@ -188,7 +189,7 @@ class Source:
             path = posixpath.normpath(self.location)
             return path if path.startswith(("/", "../")) or path == ".." else f"./{path}"
         root = directory.resolve()
-        place = self.local_path(root).resolve()
+        place = Path(os.path.realpath(self.local_path(root)))
         if place == root or place.is_relative_to(root):
             return "./" + place.relative_to(root).as_posix()
         return place.as_posix()

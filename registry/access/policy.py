@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 from glob import escape
@@ -120,7 +121,7 @@ def allowed_registries(
 def place_of(registry: Source, directory: Path) -> str:
     """One spelling for each place of a registry; a folder is absolute."""
     if registry.is_local or registry.is_archive:
-        path = registry.local_path(directory).resolve().as_posix()
+        path = Path(os.path.realpath(registry.local_path(directory))).as_posix()
         return path if registry.is_local else f"{registry.scheme}:{path}"
     return registry.normalised(directory).rstrip("/")
 

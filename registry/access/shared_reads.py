@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -58,7 +59,7 @@ def base_key(file: ManifestFile, access: Access) -> Hashable:
     base = file.manifest.base
     place: object = base.model
     if base.model is not None and base.model.is_local:
-        place = base.model.local_path(file.directory).resolve()
+        place = os.path.realpath(base.model.local_path(file.directory))
     elif base.model is not None and base.model.is_archive:
         place = (base.model, file.directory)
     return (

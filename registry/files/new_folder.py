@@ -7,6 +7,7 @@ merge restores it. An existing folder is replaced only if it is ours by the head
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,7 +67,7 @@ def _written_by_us(path: Path) -> bool:
 def replacing(out: Path) -> Generator[Path]:
     """A new folder to write into, which becomes ``out`` at the end of the block. On an error it is
     removed, and ``out`` stays as it was. Raises :class:`UsageError` for errors of the disk."""
-    out = out.resolve()
+    out = Path(os.path.realpath(out))  # a loop of links is no error here, as from Python 3.13 on
     with writing(out, codes.UNWRITABLE, _CANNOT):
         out.parent.mkdir(parents=True, exist_ok=True)
         _clear(out)

@@ -39,7 +39,7 @@ def together(folder: Path, order: Collection[str] = ()) -> Generator[Path]:
     Also removes what killed processes left. Raises :class:`OSError`; then the files are unchanged,
     or the first of them are new.
     """
-    target = folder.resolve()
+    target = Path(os.path.realpath(folder))
     target.parent.mkdir(parents=True, exist_ok=True)
     inside = target / target.name
     for left in (*left_beside(target, _SAVING), *left_beside(inside, _SAVING)):

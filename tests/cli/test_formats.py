@@ -92,6 +92,20 @@ def test_the_exit_status_is_the_worst_of_all(catalogue: Path, cli: Cli) -> None:
     assert cli("validate", "fits.yaml", "x" * 5000).exit_code == 2
 
 
+def test_links_in_a_circle_are_findings_of_their_manifests(catalogue: Path, cli: Cli) -> None:
+    (catalogue / "round").symlink_to("round")
+    (catalogue / "loop.yaml").symlink_to("loop.yaml")
+    text = (catalogue / "fits.yaml").read_text()
+    (catalogue / "round.yaml").write_text(text.replace("./base", "./round"))
+    (catalogue / "link.yaml").symlink_to("fits.yaml")
+    done = cli("validate", ".", "--accept", "AD364")
+    assert done.exit_code == 1, done.stderr
+    assert "link.yaml: fits (1 adapter)" in done.stdout.splitlines()
+    assert "loop.yaml: error AD101 manifest-unreadable: Cannot read the file: " in done.stdout
+    assert "round.yaml: cannot be read: 1 error" in done.stdout
+    assert "6 manifests: 3 fit, 3 do not." in done.stdout
+
+
 def test_checking_nothing_is_an_error_but_not_for_a_hook(catalogue: Path, cli: Cli) -> None:
     (catalogue / "empty").mkdir()
     assert "AD920" in cli("validate", "empty").stderr

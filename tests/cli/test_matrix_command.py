@@ -54,6 +54,30 @@ def test_json_has_true_false_and_null(desk: Project, cli: Cli) -> None:
     assert data["rows"][0]["method"] == "LORA" and data["rows"][0]["rank"] == 4
 
 
+def test_an_input_or_a_base_that_is_named_in_several_ways_is_there_once(
+    desk: Project, cli: Cli
+) -> None:
+    (desk.folder / "copy.yaml").symlink_to("adapters.yaml")
+    whole, bases = str(desk.folder / "tone"), ("--base", "./base", "--base", "./base/")
+    inputs = ("adapters.yaml", "./adapters.yaml", "*.yaml", "tone", "./tone/", whole)
+    done = cli("matrix", *inputs, *bases)
+    assert done.stdout.splitlines() == [
+        "adapter\tmanifest\t./base",
+        "tone\tadapters.yaml\tfits",
+        "tone\tcopy.yaml\tfits",  # a manifest of its own, with a lock of its own
+        "tone\t\tunchecked (AD364)",
+        "3 adapters on 1 base: 2 fit, 1 unchecked",
+    ]
+
+
+def test_a_base_behind_links_in_a_circle_is_said(desk: Project, cli: Cli) -> None:
+    (desk.folder / "round").symlink_to("round")
+    done = cli("matrix", "adapters.yaml", "--base", "./base", "--base", "./round")
+    assert done.exit_code == 1
+    assert "tone\tadapters.yaml\tfits\tunchecked (" in done.stdout
+    assert "round" in done.stderr and "AD990" not in done.stderr
+
+
 @pytest.mark.parametrize("columns", [40, 100])
 def test_it_fits_the_terminal(columns: int, desk: Project) -> None:
     done = terminal.run_on_terminal(*CALL, cwd=desk.folder, columns=columns)

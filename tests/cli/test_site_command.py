@@ -161,6 +161,25 @@ def test_what_is_named_twice_is_shown_once(team: Project, cli: Cli) -> None:
     assert done.stdout.startswith("Wrote site/index.html: 4 adapters")
 
 
+def test_links_to_a_manifest_are_shown_where_they_are_and_links_in_a_circle_are_said(
+    here: Project, cli: Cli
+) -> None:
+    for name in ("base", "tone", "terms"):
+        shutil.copytree(name, f"team/{name}")
+    Path("team/adapters.yaml").symlink_to("../adapters.yaml")
+    Path("loop.yaml").symlink_to("loop.yaml")
+    Path("round").symlink_to("round")
+    text = Path("adapters.yaml").read_text()
+    Path("round.yaml").write_text(text.replace("./base", "./round"))
+    done = cli("site", ".", "--out", "../site", "--json", "--heat", "none")
+    assert done.exit_code == 3, done.stderr
+    found = json.loads(done.stdout)
+    assert found["adapters"] == 7
+    assert {one["what"] for one in found["problems"]} == {"loop.yaml", "round.yaml"}
+    shown = Path("../site/index.html").read_text(encoding="utf-8")
+    assert "adapters.yaml" in shown and "team/adapters.yaml" in shown
+
+
 def test_the_lines_to_copy_are_a_part_of_a_manifest(team: Project, cli: Cli) -> None:
     assert cli("site", "team", "--out", "site").exit_code == 0
     lines = unescape(page("adapters/refunds.html").partition("<code>")[2].partition("</code>")[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,13 @@ def put(folder: Path, name: str, text: str = "version: 1\nbase: {}\n") -> Path:
         '{"version": 1,\n "base": {}}\n',
         "\ufeffversion: 1\r\nbase: {}\r\n",
         "version: 1\nbase:\n\tmodel: ./base\n",  # broken, and still one
+        "  version: 1\n  base: {}\n",
+        "version: 1\rbase: {}\r",
+        "--- {version: 1, base: {}}\n",
+        "%YAML 1.2\n---\n{version: 1, base: {}}\n",
+        "&all {version: 1, base: {}}\n",
+        "!!map {version: 1, base: {}}\n",
+        "? version\n: 1\n? base\n: {}\n",
     ],
 )
 def test_a_yaml_file_with_version_and_base_or_extends_is_a_manifest(
@@ -43,11 +51,21 @@ def test_a_yaml_file_with_version_and_base_or_extends_is_a_manifest(
         "job:\n  version: 1\n  base: x\n",
         "{job: {version: 1, base: x}}\n",
         "- version: 1\n- base: x\n",
+        "--- {job: {version: 1, base: x}}\n",
+        "notes: |\n  version: 1\n  base: x\n",
         "allow_sources: ['./*']\n",
     ],
 )
 def test_another_yaml_file_is_not(text: str, tmp_path: Path) -> None:
     assert not is_manifest(put(tmp_path, "a.yaml", text))
+
+
+def test_one_in_utf_16_is_a_manifest_so_that_it_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("version: 1\nbase: {}\n", encoding="utf-16")
+    assert is_manifest(path)
+    path.write_text("services: {}\n", encoding="utf-16")
+    assert not is_manifest(path)
 
 
 def test_folders_are_searched_recursively_and_other_files_are_counted(tmp_path: Path) -> None:
@@ -74,6 +92,29 @@ def test_a_linked_folder_is_not_followed_and_a_linked_file_is(tmp_path: Path) ->
     (place / "loop").symlink_to(place)
     (place / "b.yaml").symlink_to(tmp_path / "there" / "a.yaml")
     assert find_manifests([place]).manifests == (str(place / "b.yaml"),)
+
+
+def test_two_links_to_one_file_are_two_manifests_and_two_ways_to_one_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, "shared/adapters.yaml")
+    for team in ("one", "two"):
+        (tmp_path / team).mkdir()
+        (tmp_path / team / "adapters.yaml").symlink_to("../shared/adapters.yaml")
+    (tmp_path / "way").symlink_to("one")
+    monkeypatch.chdir(tmp_path)
+    found = find_manifests([Path("one"), Path("two"), Path("way"), Path("one/../one")])
+    assert found.manifests == ("one/adapters.yaml", "two/adapters.yaml")
+
+
+def test_a_link_that_leads_nowhere_is_found_and_a_pipe_is_not(tmp_path: Path) -> None:
+    (tmp_path / "gone.yaml").symlink_to("nothing.yaml")
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+    (tmp_path / "folder.yaml").mkdir()
+    os.mkfifo(tmp_path / "pipe.yaml")
+    found = find_manifests([tmp_path])
+    assert found.manifests == (str(tmp_path / "gone.yaml"), str(tmp_path / "loop.yaml"))
+    assert found.skipped == ()
 
 
 def test_globs_find_files_and_folders_and_each_file_is_there_once(

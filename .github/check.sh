@@ -39,19 +39,7 @@ validate() {
 # Whether a file is a lock of ours and not of another tool.
 is_ours() { grep -qsE '^(# Written by .adapterdock lock|generator: .?adapterdock)' "$1"; }
 
-# The locks of the repository below the paths that are checked, separated by NUL.
-locks() {
-  git ls-files -z -- "${paths[@]}" 2>/dev/null | while IFS= read -r -d '' file; do
-    [[ "$file" == *.lock ]] && is_ours "$file" && printf '%s\0' "$file"
-  done
-}
-
-check_locks() {
-  local found=() lock
-  while IFS= read -r -d '' lock; do found+=("$lock"); done < <(locks)
-  ((${#found[@]})) || return 0
-  "$ADAPTERDOCK" lock --check --many "$@" -- "${found[@]}"
-}
+check_locks() { "$ADAPTERDOCK" lock --check --locked-only --many "$@" -- "${paths[@]}"; }
 
 has_before() {
   [[ "${BEFORE:-}" =~ ^[0-9a-f]{7,64}$ && ! "$BEFORE" =~ ^0+$ ]] || return 1

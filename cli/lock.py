@@ -62,6 +62,10 @@ def lock(
             "--check", help="Write nothing; exit 1 unless the lock exists and is current."
         ),
     ] = False,
+    locked_only: Annotated[
+        bool,
+        typer.Option("--locked-only", help="With --check: leave out manifests without a lock."),
+    ] = False,
     show_diff: Annotated[
         bool,
         typer.Option(
@@ -103,26 +107,36 @@ def lock(
             "--accept": accept,
         }
         refuse_with("--check", others)
-    elif form not in (Format.text, Format.json):
+    elif locked_only or form not in (Format.text, Format.json):
+        option = "--locked-only" if locked_only else "--format"
         raise UsageError(
             codes.OPTIONS_CONFLICT.finding(
-                "--format can only be used together with --check",
-                found=f"--format {form.value}",
-                hint="Add --check, or omit --format.",
+                f"{option} can only be used together with --check",
+                found=option if locked_only else f"{option} {form.value}",
+                hint=f"Add --check, or omit {option}.",
             )
         )
     if upgrade_all:
         refuse_with("--upgrade-all", {"--upgrade": upgrade})
     from ..manifests.find import names_several
+    from ..manifests.lockfile import manifest_path
 
-    inputs, as_json = manifests or [DEFAULT_MANIFEST], form is Format.json
+    inputs = [manifest_path(path) or path for path in manifests or [DEFAULT_MANIFEST]]
+    as_json = form is Format.json
     several = many or len(inputs) > 1 or names_several(inputs[0])
     check_arguments(model, dtype, policy)
-    if check and (several or form not in (Format.text, Format.json)):
+    if check and (several or locked_only or form not in (Format.text, Format.json)):
         from .lock_many import check_many
 
         check_many(
-            inputs, form, many=many, model=model, dtype=dtype, policy=policy, offline=offline
+            inputs,
+            form,
+            many=many,
+            locked_only=locked_only,
+            model=model,
+            dtype=dtype,
+            policy=policy,
+            offline=offline,
         )
     if not several:
         manifest_argument(inputs[0], several=True)

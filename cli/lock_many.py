@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -11,6 +13,7 @@ import typer
 from ..manifests.findings import usage as codes
 from ..manifests.findings.errors import AdapterdockError, UsageError
 from ..manifests.findings.finding import Report
+from ..manifests.lockfile import lock_path
 from .console import clean, err, out
 from .formats import Format
 from .hints import completed
@@ -31,12 +34,13 @@ def check_many(
     form: Format,
     *,
     many: bool,
+    locked_only: bool,
     model: str | None,
     dtype: str | None,
     policy: Path | None,
     offline: bool,
 ) -> NoReturn:
-    """`lock --check` of several manifests. A lock is checked with the manifest beside it."""
+    """`lock --check` of several manifests; with ``locked_only``, of those that have a lock."""
     from ..registry.locks.project import open_manifest
     from ..registry.validate import check_lock
     from ..registry.validate_many import exit_status_of
@@ -48,7 +52,10 @@ def check_many(
             return Report(manifest, error.findings)
         return check_lock(file, policy=policy, offline=offline, reads=reads)
 
-    found = find(list(map(_manifest_of, inputs)), only_manifests=True, may_be_none=many)
+    found = find(inputs, only_manifests=True, may_be_none=many)
+    if locked_only:
+        locked = tuple(one for one in found.manifests if os.path.lexists(lock_path(one)))
+        found = replace(found, manifests=locked)
     checked = check_found(found, one, ())
     print_as(form.value, checked, found, command=LOCK_CHECK)
     raise typer.Exit(exit_status_of(checked))
@@ -67,7 +74,7 @@ def lock_many(inputs: Sequence[Path], wanted: Locking, *, many: bool, as_json: b
                 hint="Name one manifest, or use --upgrade base or --upgrade-all.",
             )
         )
-    found = find(list(map(_manifest_of, inputs)), only_manifests=True, may_be_none=many)
+    found = find(inputs, only_manifests=True, may_be_none=many)
     rows: list[dict[str, Any]] = []
     done: list[Locked] = []
     statuses: list[int] = []
@@ -112,11 +119,3 @@ def lock_many(inputs: Sequence[Path], wanted: Locking, *, many: bool, as_json: b
         text += f", {counts['failed']} cannot be locked"
     err.line((clean(text) + skipped_words(found), "bold"))
     raise typer.Exit(status)
-
-
-def _manifest_of(path: Path) -> Path:
-    """The manifest of a lock, where the file that was named is one."""
-    if path.suffix != ".lock":
-        return path
-    places = (path.with_suffix(suffix) for suffix in (".yaml", ".yml"))
-    return next((place for place in places if place.is_file()), path)

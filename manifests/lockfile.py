@@ -15,6 +15,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from .bounds import LOCK_BYTES, LOCK_VALUES
+from .find import SUFFIXES
 from .findings import lock as codes
 from .findings.catalogue import find_code
 from .findings.errors import LockError, ManifestError
@@ -39,6 +40,7 @@ from .reading.conform import conform, shape_of
 from .reading.document import Bounds, Document, read_document
 from .reading.nodes import describe, find
 
+LOCK_SUFFIX = ".lock"
 LOCK_VERSION = 1
 LOCK_COLUMNS = ("name", "method", "rank", "digest", "source")
 """What a person is shown of a lock."""
@@ -221,7 +223,14 @@ def lock_path(manifest: str | os.PathLike[str]) -> Path:
     """``adapters.lock`` for ``adapters.yaml``, ``team.v2.lock`` for a manifest ``team.v2``."""
     path = Path(manifest)
     stem = path.stem if path.suffix.lower() in (".yaml", ".yml") else path.name
-    return path.with_name(f"{stem}.lock")
+    return path.with_name(f"{stem}{LOCK_SUFFIX}")
+
+
+def manifest_path(lock: Path) -> Path | None:
+    """The manifest beside a lock; ``None`` if there is none, or ``lock`` is another file."""
+    if lock.suffix != LOCK_SUFFIX:
+        return None
+    return next((p for p in map(lock.with_suffix, SUFFIXES) if p.is_file()), None)
 
 
 def read_lock(path: Path, *, to_replace: bool = False) -> Lock | None:

@@ -158,6 +158,29 @@ def test_a_lock_that_was_forgotten_is_annotated_and_counted(checkout: Checkout) 
     assert total in checkout.wrote("summary.md").splitlines()
 
 
+@pytest.mark.parametrize(
+    "paths",
+    [".", "teams/*/adapters.y?ml", "teams/one/adapters.yaml", "teams/**/*.yaml", "./teams/one/"],
+)
+def test_locks_are_checked_however_their_manifests_are_named(
+    paths: str, checkout: Checkout
+) -> None:
+    team = checkout.root / "teams" / "one"
+    team.mkdir(parents=True)
+    text = (checkout.root / "adapters.yaml").read_text().replace("./", "../../")
+    (team / "adapters.yaml").write_text(text)
+    (team / "unlocked.yaml").write_text(text)
+    adapterdock.lock(team / "adapters.yaml")
+    checkout.commit()
+    assert checkout.check(PATHS=paths).returncode == 0
+    (team / "adapters.yaml").write_text(text.replace("  tone: {", "  other: {"))
+    checkout.commit()
+    done = checkout.check(PATHS=paths)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "::error file=teams/one/adapters.lock,title=AD505 lock-stale::" in done.stdout
+    assert "unlocked.lock" not in done.stdout
+
+
 def test_the_action_passes_every_input_on() -> None:
     action: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text())
     script = (ROOT / ".github" / "check.sh").read_text()
@@ -185,6 +208,10 @@ def test_hooks_check_what_changed_and_skip_other_files(
     assert call("adapterdock-validate", "compose.yaml") == 0
     assert call("adapterdock-validate", "compose.yaml", "adapters.yaml") == 0
     assert call("adapterdock-lock-check", "compose.yaml", "adapters.lock") == 0
+    (checkout.root / "poetry.lock").write_text('[[package]]\nversion = "1"\n')
+    assert call("adapterdock-lock-check", "poetry.lock", "adapters.lock") == 0
+    (checkout.root / "adapters.yaml").rename(checkout.root / "renamed.yaml")
+    assert call("adapterdock-lock-check", "poetry.lock", "adapters.lock") == 1
     (checkout.root / "adapters.yaml").write_text("version: 1\nbase: {modle: ./base}\n")
     assert call("adapterdock-validate", "adapters.yaml") == 1
     assert call("adapterdock-lock-check", "adapters.lock") == 1

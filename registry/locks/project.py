@@ -15,7 +15,15 @@ from ...manifests.findings.finding import Finding, Where
 from ...manifests.language.names import is_name
 from ...manifests.language.schema import Policy
 from ...manifests.language.source import Source, SourceSyntaxError
-from ...manifests.lockfile import Lock, is_written, lock_path, read_both_sides, read_lock
+from ...manifests.lockfile import (
+    LOCK_SUFFIX,
+    Lock,
+    is_written,
+    lock_path,
+    manifest_path,
+    read_both_sides,
+    read_lock,
+)
 from ...manifests.manifest import ManifestFile, read_manifest, read_policy
 from ..files.names import ADAPTER_CONFIG
 from .conflict import agreed
@@ -50,7 +58,25 @@ def open_manifest(
         manifest = folder / MANIFEST
         if (adapter := adapter_as_manifest(folder)) is not None:
             raise UsageError(adapter)
+    elif isinstance(manifest, str | os.PathLike) and (found := _lock_as_manifest(Path(manifest))):
+        raise UsageError(found)
     return read_manifest(manifest, model=model, dtype=dtype)
+
+
+def _lock_as_manifest(path: Path) -> Finding | None:
+    """What to do with a lock, where a manifest was expected; ``None`` for any other file."""
+    if path.suffix != LOCK_SUFFIX or not path.is_file():
+        return None
+    manifest, where = manifest_path(path), Where(file=str(path))
+    if manifest is not None:
+        message, hint = "This is a lock, not a manifest", f"Name its manifest: {manifest}"
+        return codes.NO_SUCH_FILE.finding(message, where, hint=hint)
+    return codes.NO_SUCH_FILE.finding(
+        "There is no manifest beside this lock",
+        where,
+        expected=f"{path.stem}.yaml",
+        hint="Restore the manifest, or delete the lock and its samples.",
+    )
 
 
 def adapter_as_manifest(folder: Path) -> Finding | None:

@@ -218,6 +218,33 @@ def test_a_check_of_locks_has_the_formats_of_validate(teams: Path, cli: Cli) -> 
     assert (wrong.exit_code, "--check" in wrong.stderr) == (2, True)
 
 
+def test_a_check_may_leave_out_manifests_without_a_lock(teams: Path, cli: Cli) -> None:
+    names = sorted(str(path) for path in Path().rglob("*.yaml"))
+    assert cli("lock", names[0]).exit_code == 0
+    assert cli("lock", "--check", ".").exit_code == 1
+    done = cli("lock", "--check", "--locked-only", ".")
+    assert done.exit_code == 0, done.stdout
+    assert done.stdout.splitlines()[-1].startswith("1 manifest: 1 lock passes")
+    assert cli("lock", "--check", "--locked-only", names[0]).exit_code == 0
+    assert cli("lock", "--check", names[1], "--locked-only").exit_code == 0
+    assert "AD914" in cli("lock", "--locked-only").stderr
+
+
+@pytest.mark.parametrize("command", ["validate", "plan", "show", "matrix"])
+def test_a_lock_is_not_taken_for_a_manifest(command: str, teams: Path, cli: Cli) -> None:
+    name = sorted(path for path in Path().rglob("*.yaml"))[0]
+    lock = str(name.with_suffix(".lock"))
+    assert cli("lock", str(name)).exit_code == 0
+    assert cli("lock", lock).exit_code == 0 and cli("lock", "--check", lock).exit_code == 0
+    done = cli(command, lock)
+    said = " ".join((done.stdout + done.stderr).split())
+    assert done.exit_code and "AD901 no-such-manifest: This is a lock, not a manifest" in said
+    assert f"Name its manifest: {name}" in said and "AD120" not in said
+    name.unlink()
+    done = cli("lock", "--check", lock)
+    assert done.exit_code == 2 and "There is no manifest beside this lock" in done.stderr
+
+
 def test_a_check_of_several_uses_the_base_of_model(teams: Path, cli: Cli) -> None:
     cli("lock", "teams")
     done = cli("lock", "--check", "teams", "--model", "./elsewhere")

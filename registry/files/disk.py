@@ -155,6 +155,8 @@ def write_output(path: Path, content: bytes, message: str) -> None:
     """:func:`replace_file` at a place that the user chose. Raises :class:`UsageError` with
     ``message``; then the file is as it was."""
     with writing(path, UNWRITABLE, message):
+        if path.is_dir():  # `.` and `/` have no name to write beside
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         replace_file(path, content)
 
 

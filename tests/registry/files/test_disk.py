@@ -63,7 +63,7 @@ def test_a_place_of_the_user_that_cannot_be_written_is_wrong_usage(tmp_path: Pat
     write_output(path, b"new", "Cannot write the page")
     assert path.read_bytes() == b"new"
     (tmp_path / "folder").mkdir()
-    for wrong in (tmp_path / "none" / "page.html", tmp_path / "folder"):
+    for wrong in (tmp_path / "none" / "page.html", tmp_path / "folder", Path(), Path("/")):
         with pytest.raises(UsageError) as caught:
             write_output(wrong, b"new", "Cannot write the page")
         assert caught.value.code == "AD909"

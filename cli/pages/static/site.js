@@ -187,7 +187,9 @@
       if (next) next.querySelector("a").focus();
     });
     addEventListener("hashchange", function () {
-      if (location.hash.slice(1) !== address()) fromAddress();
+      var hash = location.hash.slice(1);
+      if (document.getElementById(hash)) keep(); // it led to a place on this page, as "Skip to the content"
+      else if (hash !== address()) fromAddress();
     });
     document.addEventListener("keydown", function (event) {
       var inside = /^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement.tagName);

@@ -198,6 +198,18 @@ def test_everything_can_be_done_with_the_keyboard(small: Path, visit: Any) -> No
     assert page.get_by_role("heading", level=1).inner_text().startswith("legal/refunds")
 
 
+def test_a_step_to_the_content_keeps_what_is_searched(small: Path, visit: Any) -> None:
+    page = visit(small, "index.html#q=refunds+legal")
+    before = names(page)
+    page.locator(".skip").focus()
+    page.keyboard.press("Enter")
+    until(page, "location.hash.startsWith('#q=refunds')")
+    assert names(page) == before and len(before) == 2
+    assert page.input_value("#q") == "refunds legal"
+    page.evaluate("location.hash = ''")  # an address without a search clears it
+    until(page, "document.querySelector('#q').value === ''")
+
+
 def test_tags_of_an_adapter_lead_to_others_with_it(small: Path, visit: Any) -> None:
     page = visit(small, "adapters/legal-refunds.html")
     page.get_by_role("link", name="refunds", exact=True).click()

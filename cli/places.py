@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from ..manifests.find import place_of
 from ..manifests.findings.finding import Finding
 
 WORKSPACE = "GITHUB_WORKSPACE"
@@ -58,6 +59,9 @@ class Repository:
 
     def _place(self, file: str, line: int | None, column: int | None) -> Place:
         path = Path(os.path.abspath(file))  # noqa: PTH100 - keeps links as they are
+        real = Path(place_of(path))
+        if not path.is_relative_to(self.root) and real.is_relative_to(self.root):
+            path = real  # the repository itself was named through a link
         inside = path.is_relative_to(self.root)
         shown = path.relative_to(self.root).as_posix() if inside else str(path)
         return Place(shown, inside, line, column)

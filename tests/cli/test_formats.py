@@ -126,6 +126,25 @@ def test_json_and_another_format_contradict_each_other(catalogue: Path, cli: Cli
     assert "AD914" in done.output
 
 
+def test_a_repository_that_is_named_through_a_link_is_the_repository(
+    catalogue: Path, cli: Cli
+) -> None:
+    link = catalogue.parent.with_name(f"{catalogue.parent.name}-link")
+    link.symlink_to(catalogue.parent)
+    (catalogue / "inner.yaml").symlink_to("wrong.yaml")
+    for name in ("wrong", "inner"):
+        done = cli("validate", str(link / "a, b" / f"{name}.yaml"), "--format", "sarif")
+        (result,) = json.loads(done.stdout)["runs"][0]["results"]
+        place = result["locations"][0]["physicalLocation"]["artifactLocation"]
+        assert place == {"uri": f"a%2C%20b/{name}.yaml", "uriBaseId": "%SRCROOT%"}
+    outside = link.with_name("outside.yaml")
+    outside.write_text("version: 1\nbase: {}\nadapters: {a: {source: ./gone}}\n")
+    done = cli("validate", str(outside), "--format", "sarif")
+    results = json.loads(done.stdout)["runs"][0]["results"]
+    place = results[0]["locations"][0]["physicalLocation"]["artifactLocation"]
+    assert place == {"uri": outside.as_uri()}
+
+
 def test_sarif_is_valid_and_its_paths_start_from_the_repository(catalogue: Path, cli: Cli) -> None:
     done = cli("validate", ".", "--format", "sarif", "--accept", "AD364")
     assert done.exit_code == 1

@@ -160,7 +160,8 @@ def _base_unread(report: Report) -> list[Finding]:
     """Why the base could not be read; nothing if it could."""
     if not any(finding.code == BASE_NOT_READ.id for finding in report.findings):
         return []
-    return [finding for finding in report.errors if finding.where.path[:1] == ("base",)]
+    failed = [*report.errors, *report.unchecked]  # unchecked: one that cannot be reached now
+    return [finding for finding in failed if finding.where.path[:1] == ("base",)]
 
 
 def rows_of(one: Input, reports: Mapping[str, Report]) -> Iterator[Row]:

@@ -78,6 +78,16 @@ def test_a_base_behind_links_in_a_circle_is_said(desk: Project, cli: Cli) -> Non
     assert "round" in done.stderr and "AD990" not in done.stderr
 
 
+def test_a_base_that_cannot_be_reached_is_said_though_names_already_decide(
+    desk: Project, cli: Cli
+) -> None:
+    done = cli("matrix", "tone", "--base", "hf://other/model", "--offline")
+    assert done.exit_code == 1
+    assert "tone\tdoes not fit (AD360)" in done.stdout  # org/base, by its name
+    assert "hf://other/model: unchecked AD257 source-unreachable" in done.stderr
+    assert cli("matrix", "tone", "--base", "./gpt2", "--offline").exit_code == 0
+
+
 @pytest.mark.parametrize("columns", [40, 100])
 def test_it_fits_the_terminal(columns: int, desk: Project) -> None:
     done = terminal.run_on_terminal(*CALL, cwd=desk.folder, columns=columns)

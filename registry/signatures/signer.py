@@ -25,8 +25,14 @@ from .keys import (
     unreadable,
 )
 
-SERVICES = frozenset({"awskms", "gcpkms", "azurekms", "hv", "hsm"})
-"""Schemes of keys that are not files."""
+SERVICES = {
+    "awskms": "awskms",
+    "gcpkms": "gcpkms",
+    "azurekms": "azurekms",
+    "hv": "vault",
+    "hsm": "hsm",
+}
+"""Schemes of keys that are not files, and the extra of securesystemslib that each needs."""
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows would else write other line breaks
 PUBLIC = ".pub"
 LONGEST_PASSPHRASE = 1023
@@ -95,12 +101,22 @@ def _in_file(path: Path, passphrase: bytes | None) -> Signer:
 
 
 def _in_service(uri: str, public: PublicKey | None) -> Signer:
+    from securesystemslib.exceptions import UnsupportedLibraryError
     from securesystemslib.signer import Signer as LibrarySigner  # pyright: ignore[reportPrivateImportUsage]
 
     if public is None:
         raise unreadable(uri, "the public key of a key in a service must be given too")
     try:
         return Signer(public, LibrarySigner.from_priv_key_uri(uri, library_key(public)))
+    except UnsupportedLibraryError as error:
+        extra = SERVICES[uri.partition(":")[0]]
+        raise UsageError(
+            codes.SIGNING_UNAVAILABLE.finding(
+                f"The key {uri} needs more packages",
+                found=error,
+                hint=f"pip install 'securesystemslib[{extra}]'",
+            )
+        ) from error
     except Exception as error:  # whatever the client of the service raises
         raise failed(uri, error) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
 )
+from securesystemslib.exceptions import UnsupportedLibraryError
 from securesystemslib.signer import SIGNER_FOR_URI_SCHEME
 from support.signing import ACCEPTED, MAKE, WEAK, make_signer, private_pem
 
@@ -179,7 +181,7 @@ class Service:
 
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> type[Service]:
-    assert set(SIGNER_FOR_URI_SCHEME) >= module.SERVICES
+    assert set(SIGNER_FOR_URI_SCHEME) >= set(module.SERVICES)
     monkeypatch.setitem(SIGNER_FOR_URI_SCHEME, "awskms", Service)
     return Service
 
@@ -205,6 +207,18 @@ def test_a_service_that_cannot_be_opened_is_a_finding(service: type[Service]) ->
     service.answer = RuntimeError("no credentials")
     with pytest.raises(UsageError, match="AD886"):
         open_signer("awskms:locked", public=make_signer().key)
+
+
+def test_a_service_whose_client_is_not_installed_says_what_to_install(
+    service: type[Service],
+) -> None:
+    service.answer = UnsupportedLibraryError("Signing with AWS KMS requires aws-kms")
+    with pytest.raises(UsageError) as refused:
+        open_signer("awskms:locked", public=make_signer().key)
+    assert refused.value.code == "AD880"
+    assert refused.value.findings[0].hint == "pip install 'securesystemslib[awskms]'"
+    offered = set(metadata("securesystemslib").get_all("Provides-Extra") or ())
+    assert set(module.SERVICES.values()) <= offered
 
 
 def test_a_key_in_a_service_needs_its_public_key(service: type[Service]) -> None:

@@ -73,6 +73,14 @@ describe_locks() {
 # The text of a file in a block of code that it cannot end.
 block() { printf '\n%stext\n%s\n%s\n\n' "$FENCE" "$(sed "s/$FENCE//g" "$1")" "$FENCE"; }
 
+# The line of a report that says how it ended: the last one, or for wrong usage what is wrong.
+total_of() {
+  if (($1 == 2)); then
+    grep -m 1 -iE '(^|: )error' "$2" && return
+  fi
+  tail -n 1 "$2"
+}
+
 write_summary() {
   local title
   case "$1" in
@@ -105,15 +113,22 @@ comment() {
   fi
 }
 
-validate --format github > "$work/shown"
+validate --format github > "$work/shown" 2> "$work/errors"
 status=$?
 cat "$work/shown"
+plain < "$work/errors"
 NO_COLOR=1 validate --format text > "$work/report" 2>&1
-tail -n 1 "$work/report" > "$work/total"
+total_of "$status" "$work/report" > "$work/total"
 if [[ -n "${SARIF:-}" ]]; then
-  validate --format sarif > "$SARIF"
+  if { : > "$SARIF"; } 2> /dev/null; then
+    validate --format sarif > "$SARIF" 2> /dev/null
+  else
+    say "Cannot write $SARIF"
+    status="$(worse "$status" 2)"
+  fi
 fi
-if [[ "${LOCK_CHECK:-true}" == true ]]; then
+# of wrong usage, lock --check would say the same
+if [[ "${LOCK_CHECK:-true}" == true && "$status" != 2 ]]; then
   check_locks --format github > "$work/annotations" 2> "$work/errors"
   locked=$?
   if ((locked)); then
@@ -122,7 +137,7 @@ if [[ "${LOCK_CHECK:-true}" == true ]]; then
     plain < "$work/errors"
     NO_COLOR=1 check_locks --format text > "$work/locks" 2>&1
     { printf '\nadapterdock lock --check\n'; cat "$work/locks"; } >> "$work/report"
-    { printf 'adapterdock lock --check: '; tail -n 1 "$work/locks"; } >> "$work/total"
+    { printf 'adapterdock lock --check: '; total_of "$locked" "$work/locks"; } >> "$work/total"
   fi
   status="$(worse "$status" "$locked")"
 fi

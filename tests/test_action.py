@@ -181,6 +181,28 @@ def test_locks_are_checked_however_their_manifests_are_named(
     assert "unlocked.lock" not in done.stdout
 
 
+def test_wrong_usage_is_said_once_and_in_the_summary(checkout: Checkout) -> None:
+    done = checkout.check(PATHS="adapters.yaml\n::error::gone.yaml")
+    assert done.returncode == 2
+    (said,) = [line for line in done.stdout.splitlines() if "AD901" in line]
+    assert said.startswith("adapterdock: ::error::gone.yaml: error AD901 ")
+    assert done.stderr == ""
+    summary = checkout.wrote("summary.md")
+    assert "``````````text\n::error::gone.yaml: error AD901 no-such-manifest" in summary
+    done = checkout.check(OPTIONS="--nothing")
+    assert done.returncode == 2 and "No such option: --nothing" in done.stdout
+    assert "``````````text\nError: No such option: --nothing" in checkout.wrote("summary.md")
+
+
+def test_a_sarif_file_that_cannot_be_written_fails_the_check(checkout: Checkout) -> None:
+    done = checkout.check(SARIF="no/folder/found.sarif")
+    assert done.returncode == 2
+    assert "adapterdock: Cannot write no/folder/found.sarif" in done.stdout.splitlines()
+    done = checkout.check(SARIF="found.sarif")
+    assert done.returncode == 0, done.stdout
+    assert json.loads((checkout.root / "found.sarif").read_text())["version"] == "2.1.0"
+
+
 def test_the_action_passes_every_input_on() -> None:
     action: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text())
     script = (ROOT / ".github" / "check.sh").read_text()

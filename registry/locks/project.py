@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from ...manifests.find import SUFFIXES, is_manifest
+from ...manifests.findings import lock as lock_codes
 from ...manifests.findings import usage as codes
 from ...manifests.findings.errors import LockError, UsageError
 from ...manifests.findings.finding import Finding, Where
@@ -146,15 +148,32 @@ def lock_to_replace(file: ManifestFile) -> Lock | None:
     """The lock beside the manifest whose pins the next one keeps, or ``None``.
 
     Its samples may be missing, and of a lock with a merge conflict it has what both sides agree
-    on. Raises :class:`LockError` for an invalid one.
+    on. Raises :class:`LockError` for an invalid one, and for one that another manifest has too.
     """
     if file.file is None:
         return None
     path = lock_path(file.file)
+    _require_own(Path(file.file), path)
     sides = read_both_sides(path)
     if sides is not None:
         return agreed(*sides)
     return _require_sound(read_lock(path, to_replace=True), path)
+
+
+def _require_own(manifest: Path, lock: Path) -> None:
+    """Raise where ``NAME.yaml`` and ``NAME.yml`` are both manifests: each would take the other's
+    lock for an old one of its own, and replace it."""
+    for other in map(lock.with_suffix, SUFFIXES):
+        if other.name == manifest.name or not other.is_file() or not is_manifest(other):
+            continue
+        if not other.samefile(manifest):
+            raise LockError(
+                lock_codes.LOCK_UNWRITABLE.finding(
+                    f"{manifest.name} and {other.name} would have the same lock, {lock.name}",
+                    Where(file=str(manifest)),
+                    hint="Rename one of the two manifests.",
+                )
+            )
 
 
 def is_to_write(file: ManifestFile, old: Lock | None, new: Lock) -> bool:

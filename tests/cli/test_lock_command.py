@@ -189,6 +189,24 @@ def test_each_manifest_of_a_folder_is_locked_though_one_cannot_be(teams: Path, c
     ]
 
 
+def test_two_manifests_with_one_lock_are_not_locked(teams: Path, cli: Cli) -> None:
+    one, other = teams / "ads" / "adapters.yaml", teams / "ads" / "adapters.yml"
+    other.write_text("services: {}\n")  # of another tool
+    assert cli("lock", str(one)).exit_code == 0
+    before = one.with_suffix(".lock").read_bytes()
+    other.write_text(one.read_text() + "description: other\n")
+    for inputs in ([str(one)], [str(other)], [str(teams / "ads")]):
+        done = cli("lock", *inputs)
+        assert done.exit_code == 1
+        assert "adapters.yml would have the same lock, adapters.lock" in done.stderr or (
+            "adapters.yaml would have the same lock, adapters.lock" in done.stderr
+        )
+    assert one.with_suffix(".lock").read_bytes() == before
+    other.unlink()
+    other.symlink_to(one)  # one manifest by two names has one lock
+    assert cli("lock", str(other)).exit_code == 0
+
+
 def test_of_several_manifests_no_adapter_is_upgraded_but_the_base_may_be(
     teams: Path, cli: Cli
 ) -> None:

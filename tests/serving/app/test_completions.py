@@ -241,3 +241,22 @@ def test_a_residency_budget_for_one_adapter_answers_all(manifest: Path, alone: A
         answers = together(client, *(body(name) for name in "abcba"))
         for name, answer in zip("abcba", answers, strict=True):
             assert text(answer).split() == alone(name).split()
+
+
+def test_a_name_removed_while_its_row_waits_leaves_the_others_together(manifest: Path) -> None:
+    from adapterdock.serving.app.rows import GenerationRow
+    from fastapi import FastAPI
+
+    with served(manifest) as client:
+        app = client.app
+        assert isinstance(app, FastAPI)
+        engine = app.state.service.engine
+        together = engine.key("generate", "a", 3)
+        rows = [
+            GenerationRow("generate", name, lambda piece: None, (5, 9, 11), new_tokens=2)
+            for name in ("a", "gone")
+        ]
+        with pytest.raises(adapterdock.AdapterdockError) as caught:
+            engine.run(rows)
+        assert caught.value.code == "AD730"
+        assert engine.key("generate", "a", 3) == together == engine.key("generate", "b", 4)

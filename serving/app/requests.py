@@ -36,6 +36,13 @@ Prompt = (
     | Annotated[list[TokenIds], Field(min_length=1, fail_fast=True)]
 )
 """A text, the tokens of one, several texts, or the tokens of several."""
+UNIONS = {
+    "prompt": "text, token ids (from 0 on), or a list of either",
+    "input": "text, token ids (from 0 on), or a list of either",
+    "stop": "text, or a list of texts",
+    "content": "text, or a list of parts of the type text",
+}
+"""What fields may be that may be several things: pydantic would name the first one alone."""
 Nothing = Annotated[list[Any], Field(max_length=0)]
 
 

@@ -334,3 +334,26 @@ def test_more_rows_than_may_wait_get_503_and_when_to_come_again(manifest: Path) 
     assert answer.status_code == 503
     assert answer.headers["retry-after"] == "5"
     assert answer.json()["error"]["code"] == "AD974"
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({"prompt": [-1]}, "text, token ids (from 0 on), or a list of either"),
+        ({"prompt": [PROMPT, 5]}, "text, token ids (from 0 on), or a list of either"),
+        ({"stop": [5]}, "text, or a list of texts"),
+        ({"prompt": "\ud800"}, "text without halves of surrogate pairs"),
+        ({"stop": ["\ud800"]}, "text without halves of surrogate pairs"),
+        ({"temperature": 2.5}, "at most 2.0"),
+    ],
+)
+def test_a_field_that_may_be_several_things_says_all_of_them(
+    client: TestClient, more: dict[str, Any], expected: str
+) -> None:
+    answer = client.post(
+        "/v1/completions",
+        content=json.dumps({**GOOD, **more}),
+        headers={"Content-Type": "application/json"},
+    )
+    assert answer.status_code == 400
+    assert f"expected: {expected};" in answer.json()["error"]["message"]

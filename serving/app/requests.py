@@ -88,7 +88,7 @@ class Message(Body):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | Annotated[list[TextPart], Field(min_length=1, fail_fast=True)]
-    name: str | None = None
+    name: Text | None = None
     refusal: None = None
     annotations: Nothing | None = None
     audio: None = None

@@ -44,7 +44,8 @@ class RowSampler(LogitsProcessor):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores (rows, vocabulary) in which greedy decoding takes each row's token."""
-        broken = torch.isnan(scores).any(dim=1).tolist()
+        # NaN, or an infinite score, of which no chances can be made
+        broken = (~torch.isfinite(scores.amax(dim=1))).tolist()
         out = scores.clone() if self._history else scores
         for at, row in enumerate(self._rows):
             if row.finished:

@@ -145,12 +145,11 @@ class Admission:
             )
 
     def _check_count(self, rows: int, param: str) -> None:
-        if rows > self._limits.choices:
+        # more than may wait would never be answered, however often it is sent again
+        most = min(self._limits.choices, self._limits.waiting)
+        if rows > most:
             raise too_large(
-                "The request has too many rows",
-                param,
-                found=rows,
-                expected=f"at most {self._limits.choices}",
+                "The request has too many rows", param, found=rows, expected=f"at most {most}"
             )
 
     def _stops(self, request: Generation) -> tuple[str, ...]:

@@ -66,7 +66,7 @@ class Admission:
         """
         self._check(request, caller, "generate")
         limits, engine = self._limits, self._engine
-        stops = self._stops(request)
+        stops = (*self._stops(request), *engine.row_stops())
         if isinstance(request, ChatRequest):
             self._check_count(request.n, "n")
             prompts = [engine.prompts.chat(request.messages)]
@@ -78,16 +78,11 @@ class Admission:
             prompts = [engine.prompts.tokens(text, "prompt") for text in texts]
             param = "prompt"
         if (wanted := request.new_tokens) is not None and wanted > limits.new_tokens:
-            raise too_large(
-                "Too many new tokens",
-                "max_tokens",
-                found=wanted,
-                expected=f"at most {limits.new_tokens}",
-            )
+            raise _new_tokens(wanted, limits.new_tokens)
         seed = secrets.randbits(62) if request.seed is None else request.seed
         rows: list[Row] = []
         for prompt in prompts:
-            new = self._room(len(prompt), wanted, param)
+            new = self._room(request.model, len(prompt), wanted, param)
             for _ in range(request.n):
                 number = len(rows)
                 rows.append(
@@ -128,7 +123,7 @@ class Admission:
                 row.pixels = engine.prompts.pixels(one, "input")
             else:
                 row.ids = engine.prompts.tokens(one, "input")
-                self._room(len(row.ids), 0, "input")
+                self._room(request.model, len(row.ids), 0, "input")
             row.key = engine.key(kind, request.model, len(row.ids))
             rows.append(row)
         return Admitted(rows, sum(len(row.ids) for row in rows))
@@ -150,12 +145,11 @@ class Admission:
             )
 
     def _check_count(self, rows: int, param: str) -> None:
-        if rows > self._limits.choices:
+        # more than may wait would never be answered, however often it is sent again
+        most = min(self._limits.choices, self._limits.waiting)
+        if rows > most:
             raise too_large(
-                "The request has too many rows",
-                param,
-                found=rows,
-                expected=f"at most {self._limits.choices}",
+                "The request has too many rows", param, found=rows, expected=f"at most {most}"
             )
 
     def _stops(self, request: Generation) -> tuple[str, ...]:
@@ -175,22 +169,33 @@ class Admission:
             )
         return stops
 
-    def _room(self, prompt: int, wanted: int | None, param: str) -> int:
+    def _room(self, name: str, prompt: int, wanted: int | None, param: str) -> int:
         """How many new tokens a prompt has room for: those that are wanted, or all there are."""
-        known = (self._limits.context, self._engine.tasks.context)
+        engine, limits = self._engine, self._limits
+        virtual, own = engine.virtual_tokens(name), engine.positions.row
+        known = (limits.context, own)
         context = min((number for number in known if number is not None), default=None)
         # an encoder reads its prompt in one place, and writes its answer in another
-        apart = self._engine.apart_from_prompt
+        apart = engine.apart_from_prompt
         least = 0 if wanted == 0 or apart else 1 if wanted is None else wanted
-        if context is not None and prompt + least > context:
+        if context is not None and virtual + prompt + least > context:
             found = f"{prompt} tokens" + (f", and {least} new ones" if least else "")
+            found += f", and {virtual} virtual ones of {name!r}" if virtual else ""
             raise too_large(
                 "The prompt is too long", param, found=found, expected=f"at most {context} tokens"
             )
-        if wanted is not None:
-            return wanted
-        room = self._limits.new_tokens
-        return room if context is None or apart else min(room, context - prompt)
+        if apart:
+            room = limits.new_tokens if own is None else min(limits.new_tokens, own - virtual)
+            if wanted is not None and wanted > room:
+                raise _new_tokens(wanted, room)
+        else:
+            room = limits.new_tokens
+            room = room if context is None else min(room, context - virtual - prompt)
+        return room if wanted is None else wanted
+
+
+def _new_tokens(wanted: int, most: int) -> RequestError:
+    return too_large("Too many new tokens", "max_tokens", found=wanted, expected=f"at most {most}")
 
 
 def _to(hear: Hear, number: int) -> Callable[[Piece], None]:

@@ -31,7 +31,7 @@ class Batcher:
         rows: The most rows of a batch.
         waiting: The most rows that wait.
         wait_seconds: How long the first row of a batch waits for more.
-        fits: Whether a batch can have these adapters at once (their memory).
+        fits: Whether these rows, which have one key, can be one batch.
         ran: Called with each batch before it runs.
     """
 
@@ -42,7 +42,7 @@ class Batcher:
         rows: int = 8,
         waiting: int = 256,
         wait_seconds: float = 0.01,
-        fits: Callable[[Collection[str]], bool] = lambda adapters: True,
+        fits: Callable[[Sequence[Row]], bool] = lambda rows: True,
         ran: Callable[[Sequence[Row]], None] = lambda rows: None,
     ) -> None:
         self._run, self._fits, self._ran = run, fits, ran
@@ -130,26 +130,19 @@ class Batcher:
 
 
 def choose(
-    queue: Collection[Row], most: int, fits: Callable[[Collection[str]], bool]
+    queue: Collection[Row], most: int, fits: Callable[[Sequence[Row]], bool]
 ) -> tuple[list[Row], deque[Row]]:
     """The rows of the next batch, and those that go on waiting.
 
-    The first row is in it; others with its key join as long as the adapters fit.
+    The first row is in it; others with its key join as long as all of them fit.
     """
     chosen: list[Row] = []
     left: deque[Row] = deque()
-    adapters: set[str] = set()
     for row in queue:
         joins = not chosen or (
-            len(chosen) < most
-            and row.key == chosen[0].key
-            and (row.adapter in adapters or fits({*adapters, row.adapter}))
+            len(chosen) < most and row.key == chosen[0].key and fits([*chosen, row])
         )
-        if joins:
-            chosen.append(row)
-            adapters.add(row.adapter)
-        else:
-            left.append(row)
+        (chosen if joins else left).append(row)
     return chosen, left
 
 

@@ -24,6 +24,7 @@ from .following import Follower
 from .gate import Gate
 from .loaded import Loaded, load_served
 from .metrics import Metrics
+from .requests import UNIONS
 from .routes import ROUTES, Service, routes
 from .settings import Settings
 
@@ -170,7 +171,9 @@ async def _broken(request: Request, error: Exception) -> Response:
 
 def explained(errors: Any) -> RequestError:
     """pydantic's errors as one that names the first field. What was sent is not repeated."""
-    first = errors[0]
+    field = errors[0]["loc"][:2]
+    ours = (one for one in errors if one["type"] == "value_error" and one["loc"][:2] == field)
+    first = next(ours, errors[0])
     loc = [str(at) for at in first["loc"][1:]]  # after "body"
     known = loc[:-1] if first["type"] == "extra_forbidden" else loc
     # "str" and "list[...]" are the branches of a union, and no places in a body
@@ -182,7 +185,10 @@ def explained(errors: Any) -> RequestError:
         return invalid(f"The field {'.'.join(steps)!r} is not served", param)
     if first["type"] == "missing":
         return invalid(f"The field {'.'.join(steps) or 'body'!r} is missing", param)
-    return invalid(f"Invalid {'.'.join(steps) or 'body'}", param, expected=_expected(first))
+    expected = None if first["type"] == "value_error" else UNIONS.get(steps[-1] if steps else "")
+    return invalid(
+        f"Invalid {'.'.join(steps) or 'body'}", param, expected=expected or _expected(first)
+    )
 
 
 def _expected(error: Mapping[str, Any]) -> str:

@@ -12,16 +12,33 @@ from ...loader.adapted import AdaptedModel
 from ...loader.generate_text import load_tokenizer
 from ...loader.model.host import AdapterHost
 from ...loader.model.stand_in import host_of
+from ...manifests.findings import loader as codes
 from ...manifests.findings.errors import AdapterdockError, PolicyError, RoutingError
 from ...manifests.language.names import BASE_ROW
 from .failure import RequestError, invalid, not_served
+from .history import history_of
 from .padding import padded
+from .positions import positions_of
 from .prompts import Prompts
 from .rows import GenerationRow, Kind, Row
 from .sampler import RowSampler
 from .streamer import RowStreamer
 from .tasks import Pooling, tasks_of
 from .vectors import chances, hand_out, last_states, pooled
+
+_UNKNOWN = codes.ADAPTER_UNKNOWN.id
+_NOT_OF_A_BATCH: dict[str, Any] = {
+    "repetition_penalty": None,
+    "no_repeat_ngram_size": None,
+    "min_length": None,
+    "stop_strings": None,
+    "forced_eos_token_id": None,
+    "max_time": None,
+    "prompt_lookup_num_tokens": None,
+    "token_healing": False,
+}
+"""What a base's generation config may say that ``generate`` cannot do for each row by itself. The
+first four are done here; the others would end the answers of a whole batch, or refuse a batch."""
 
 
 class Engine:
@@ -43,10 +60,13 @@ class Engine:
         tokenizer = load_tokenizer(model) if takes == "input_ids" else None
         template = bool(getattr(tokenizer, "chat_template", None))
         self.tasks = tasks_of(base, chat_template=template, main_input=takes, pooling=pooling)
+        self.positions = positions_of(base)
         folder = None if model.deployment is None else model.deployment.base_folder
         self.prompts = Prompts(tokenizer, self.tasks, _vocabulary(base), folder)
         self._seq2seq = bool(getattr(base.config, "is_encoder_decoder", False))
         self._ends = _ends(base, tokenizer)
+        self._stops = _stops(base)
+        self._history = history_of(getattr(base, "generation_config", None), self._ends)
         pad = _pad(base, tokenizer)
         self._pad = 0 if pad is None else pad
         # A state-space model reads padding as text. A decoder with a head looks for the last token
@@ -93,18 +113,21 @@ class Engine:
     def key(self, kind: Kind, adapter: str, length: int) -> Hashable:
         """Rows with equal keys may run in one batch."""
         # padding between virtual tokens and a prompt would change the answer
-        virtual = self._has_tokens(adapter)
+        virtual = bool(self.virtual_tokens(adapter))
         alone = adapter if virtual or kind in self._apart else None
         return (kind, alone, length if virtual or self._equal_lengths else None)
 
-    def fits(self, adapters: Collection[str]) -> bool:
-        """Whether the residency budget has room for all of these at once."""
-        budget = self.host.adapters.residency.budget
-        if budget is None:
-            return True
+    def fits(self, rows: Sequence[Row]) -> bool:
+        """Whether these rows can be one batch: the base has positions for all of them together,
+        and the residency budget has room for their adapters at once."""
+        return self._in_positions(rows) and self._in_budget({row.adapter for row in rows})
+
+    def virtual_tokens(self, name: str) -> int:
+        """How many positions an adapter or composition takes before the prompt."""
         here = self.host.adapters.by_name
-        wanted = {member for name in adapters for member in self._members(name)}
-        return sum(here[name].nbytes for name in wanted if name in here) <= budget
+        members = (here.get(member) for member in self._members(name))
+        numbers = (one.config.get("num_virtual_tokens") for one in members if one is not None)
+        return max((number for number in numbers if isinstance(number, int)), default=0)
 
     def run(self, rows: Sequence[Row]) -> None:
         """Run rows of one kind as one batch; answers each of them.
@@ -122,18 +145,26 @@ class Engine:
         except AdapterdockError as error:
             if len(rows) == 1:
                 raise _of_one_row(error, rows[0].adapter) from error
-            if isinstance(error, RoutingError) and len({row.adapter for row in rows}) > 1:
-                self._apart.add(kind)  # this base's rows cannot be told apart
+            # a name that was removed while its row waited says nothing of the base
+            told_apart = not isinstance(error, RoutingError) or error.code == _UNKNOWN
+            if not told_apart and len({row.adapter for row in rows}) > 1:
+                self._apart.add(kind)
             raise
 
     def row_ends(self) -> frozenset[int]:
         """Tokens that end an answer."""
         return self._ends
 
+    def row_stops(self) -> tuple[str, ...]:
+        """Texts that end an answer, besides those of the request."""
+        return self._stops
+
     def _generate(self, rows: Sequence[GenerationRow]) -> None:
         inputs: Any = padded(
             [row.ids for row in rows], self._pad, self.model.device, left=not self._seq2seq
         )
+        longest = max(len(row.ids) for row in rows)
+        padding = [0 if self._seq2seq else longest - len(row.ids) for row in rows]
         self.model.generate(
             **inputs,
             adapter_names=[row.adapter for row in rows],
@@ -145,8 +176,9 @@ class Engine:
             num_beams=1,
             num_return_sequences=1,
             pad_token_id=self._pad,
-            logits_processor=LogitsProcessorList([RowSampler(rows)]),
+            logits_processor=LogitsProcessorList([RowSampler(rows, self._history, padding)]),
             stopping_criteria=StoppingCriteriaList([RowStreamer(rows)]),
+            **_NOT_OF_A_BATCH,
         )
 
     def _vectors(self, kind: Kind, rows: Sequence[Row]) -> None:
@@ -163,23 +195,33 @@ class Engine:
             mask = inputs.get("attention_mask")
             hand_out(rows, pooled(last_states(out), mask, self.tasks.pooling))
 
+    def _in_positions(self, rows: Sequence[Row]) -> bool:
+        most = self.positions.batch
+        if most is None or (self._seq2seq and rows[0].kind == "generate"):
+            return True  # (an encoder adds nothing to a prompt, and all answers begin together)
+        new = max(row.new_tokens if isinstance(row, GenerationRow) else 0 for row in rows)
+        virtual = max(self.virtual_tokens(row.adapter) for row in rows)
+        return virtual + max(len(row.ids) for row in rows) + new <= most
+
+    def _in_budget(self, adapters: Collection[str]) -> bool:
+        budget = self.host.adapters.residency.budget
+        if budget is None or len(adapters) == 1:
+            return True
+        here = self.host.adapters.by_name
+        wanted = {member for name in adapters for member in self._members(name)}
+        return sum(here[name].nbytes for name in wanted if name in here) <= budget
+
     def _members(self, name: str) -> Collection[str]:
         if name in self.host.adapters.by_name:
             return (name,)
         return self.host.state.compositions.get(name, ())
-
-    def _has_tokens(self, name: str) -> bool:
-        """Whether it has virtual tokens: all rows of a batch need the same ones."""
-        here = self.host.adapters.by_name
-        members = (here.get(member) for member in self._members(name))
-        return any(one is not None and "num_virtual_tokens" in one.config for one in members)
 
 
 def _of_one_row(error: AdapterdockError, adapter: str) -> Exception:
     """What a row that ran alone answers. The findings stay here: they may name other adapters."""
     if isinstance(error, PolicyError):
         return invalid(f"The manifest's rules forbid {adapter!r} by itself", "model")
-    if isinstance(error, RoutingError) and error.code == "AD730":
+    if isinstance(error, RoutingError) and error.code == _UNKNOWN:
         return not_served(adapter)
     first = error.findings[0]
     return RequestError(
@@ -205,6 +247,11 @@ def _ends(base: Any, tokenizer: Any) -> frozenset[int]:
     if said is None:
         return frozenset()
     return frozenset(said if isinstance(said, (list, tuple)) else [int(said)])
+
+
+def _stops(base: Any) -> tuple[str, ...]:
+    said = getattr(getattr(base, "generation_config", None), "stop_strings", None) or ()
+    return (said,) if isinstance(said, str) else tuple(said)
 
 
 def _pad(base: Any, tokenizer: Any) -> int | None:

@@ -60,7 +60,11 @@ class Prompts:
                     else None,
                 )
             )
-        plain = [{"role": one.role, "content": one.text} for one in messages]
+        plain = [
+            {"role": one.role, "content": one.text}
+            | ({} if one.name is None else {"name": one.name})
+            for one in messages
+        ]
         try:
             with self._lock:
                 encoded = self._tokenizer.apply_chat_template(

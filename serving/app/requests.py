@@ -36,6 +36,13 @@ Prompt = (
     | Annotated[list[TokenIds], Field(min_length=1, fail_fast=True)]
 )
 """A text, the tokens of one, several texts, or the tokens of several."""
+UNIONS = {
+    "prompt": "text, token ids (from 0 on), or a list of either",
+    "input": "text, token ids (from 0 on), or a list of either",
+    "stop": "text, or a list of texts",
+    "content": "text, or a list of parts of the type text",
+}
+"""What fields may be that may be several things: pydantic would name the first one alone."""
 Nothing = Annotated[list[Any], Field(max_length=0)]
 
 
@@ -81,7 +88,7 @@ class Message(Body):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | Annotated[list[TextPart], Field(min_length=1, fail_fast=True)]
-    name: str | None = None
+    name: Text | None = None
     refusal: None = None
     annotations: Nothing | None = None
     audio: None = None

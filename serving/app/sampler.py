@@ -3,14 +3,18 @@
 ``generate`` has one way of sampling for a whole batch. So it decodes greedily here, and this
 processor leaves a row that samples one token to take. Each row has random numbers of its own: what
 it answers does not depend on the rows beside it.
+
+What depends on the tokens so far (a penalty for repetition) is computed here too, without the
+padding of a shorter prompt.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
-from transformers import LogitsProcessor
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from ...manifests.findings import loader as codes
 from .failure import RequestError
@@ -18,18 +22,31 @@ from .rows import GenerationRow, Sampling
 
 
 class RowSampler(LogitsProcessor):
-    """Chooses the tokens of the rows that sample. A row whose scores are not numbers fails."""
+    """Chooses the tokens of the rows that sample. A row whose scores are not numbers fails.
 
-    def __init__(self, rows: Sequence[GenerationRow]) -> None:
-        self._rows = rows
+    Args:
+        rows: Of the batch.
+        history: What changes a row's scores because of its tokens so far.
+        padding: How many tokens of padding are before each row's prompt; by default none.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[GenerationRow],
+        history: LogitsProcessorList | None = None,
+        padding: Sequence[int] | None = None,
+    ) -> None:
+        self._rows, self._history = rows, history
+        self._padding = [0] * len(rows) if padding is None else padding
         self._generators = [
             torch.Generator().manual_seed(row.sampling.seed & (2**63 - 1)) for row in rows
         ]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores (rows, vocabulary) in which greedy decoding takes each row's token."""
-        broken = torch.isnan(scores).any(dim=1).tolist()
-        out = scores
+        # NaN, or an infinite score, of which no chances can be made
+        broken = (~torch.isfinite(scores.amax(dim=1))).tolist()
+        out = scores.clone() if self._history else scores
         for at, row in enumerate(self._rows):
             if row.finished:
                 continue
@@ -41,8 +58,12 @@ class RowSampler(LogitsProcessor):
                         )
                     )
                 )
-            elif row.sampling.temperature > 0:
-                token = sample(scores[at], row.sampling, self._generators[at])
+                continue
+            if self._history:
+                own = input_ids[at : at + 1, self._padding[at] :]
+                out[at] = cast("Any", self._history)(own, scores[at : at + 1])[0]
+            if row.sampling.temperature > 0:
+                token = sample(out[at], row.sampling, self._generators[at])
                 out = out.clone() if out is scores else out
                 out[at] = -torch.inf
                 out[at, token] = 0

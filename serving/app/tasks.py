@@ -22,7 +22,6 @@ class Tasks:
         pooling: How the hidden states of an input become one vector.
         labels: Names of the labels.
         several: Whether several labels can be right (sigmoid instead of softmax).
-        context: Most tokens that it takes, if its config says so.
     """
 
     generate: bool = False
@@ -33,7 +32,6 @@ class Tasks:
     pooling: Pooling = "mean"
     labels: Mapping[int, str] | None = None
     several: bool = False
-    context: int | None = None
 
     @property
     def names(self) -> list[str]:
@@ -67,12 +65,6 @@ def tasks_of(
     seq2seq = bool(getattr(config, "is_encoder_decoder", False)) and "Encoder" not in name
     decoder = generate or "ForCausalLM" in name
     usual: Pooling = "cls" if images else "last" if decoder else "mean"
-    single = getattr(config, "get_text_config", lambda: config)()
-    context = getattr(single, "max_position_embeddings", None) or getattr(
-        single, "n_positions", None
-    )
-    if getattr(config, "model_type", None) == "t5":
-        context = None  # its positions are relative
     return Tasks(
         generate=generate,
         chat=generate and chat_template and not seq2seq,
@@ -82,5 +74,4 @@ def tasks_of(
         pooling=pooling or usual,
         labels={int(k): str(v) for k, v in (getattr(config, "id2label", None) or {}).items()},
         several=getattr(config, "problem_type", None) == "multi_label_classification",
-        context=context if isinstance(context, int) and context > 0 else None,
     )

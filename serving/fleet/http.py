@@ -86,6 +86,8 @@ def ask(
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise NotAnsweredError(f"cannot connect: {reason}") from error
+    except http.client.IncompleteRead as error:  # in the middle of a chunk
+        raise NotAnsweredError("its answer is cut off") from error
     except http.client.HTTPException as error:
         raise NotAnsweredError(f"it does not speak HTTP ({type(error).__name__})") from error
     finally:

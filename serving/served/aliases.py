@@ -37,12 +37,12 @@ class Moved:
     findings: tuple[Finding, ...] = ()
 
 
-def follows_aliases(chosen: bool | None) -> bool:
-    """Whether aliases are followed: as the caller chose, else as ADAPTERDOCK_FOLLOW says. Raises
-    :class:`UsageError` for an unknown value."""
+def follows_aliases(chosen: bool | None, environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether aliases are followed: as the caller chose, else as ADAPTERDOCK_FOLLOW in ``environ``
+    says. Raises :class:`UsageError` for an unknown value."""
     if chosen is not None:
         return chosen
-    said = os.environ.get(VARIABLE, "")
+    said = environ.get(VARIABLE, "")
     if said not in _WAYS:
         raise UsageError(
             codes.BAD_FOLLOW.finding(

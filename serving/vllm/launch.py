@@ -106,6 +106,7 @@ def _start(settings: Settings, running: Running, adapters: EngineAdapters) -> Se
         target=_target(running),
         period=settings.period,
         accept=settings.accept,
+        follow_aliases=settings.follow_aliases,
         on_change=adapters.change,
         require=lambda file, lock: _require_base(settings, running, file, lock),
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ...manifests.findings import serving as codes
 from ...manifests.findings.errors import UsageError
 from ...manifests.findings.finding import Finding
+from ..served.aliases import follows_aliases
 
 NAME = "adapterdock"
 """Of the plugin, in every group of entry points."""
@@ -36,6 +37,7 @@ class Settings:
         manifest: A path or a URL; ``None`` where the plugin is not in use.
         period: Seconds between two looks at the manifest.
         lazy: Whether an adapter is loaded by the first request for it, not before.
+        follow_aliases: Whether aliases are followed beyond the lock.
         allow_runtime_routes: Whether vLLM's own routes that load adapters are accepted.
         accept: Codes of unchecked findings that are accepted.
         plugins: What ``VLLM_PLUGINS`` names; ``None`` where it is not set.
@@ -46,6 +48,7 @@ class Settings:
     manifest: str | None
     period: float = DEFAULT_PERIOD
     lazy: bool = False
+    follow_aliases: bool = True
     allow_runtime_routes: bool = False
     accept: tuple[str, ...] = ()
     plugins: tuple[str, ...] | None = None
@@ -66,6 +69,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         manifest=environ.get(MANIFEST) or None,
         period=_period(environ, findings),
         lazy=_boolean(environ, LAZY, findings),
+        follow_aliases=_follows(environ, findings),
         allow_runtime_routes=_boolean(environ, ALLOW_RUNTIME_ROUTES, findings),
         accept=tuple(code for code in environ.get(ACCEPT, "").replace(",", " ").split()),
         plugins=None if plugins is None else tuple(plugins.split(",")),
@@ -107,6 +111,14 @@ def _boolean(environ: Mapping[str, str], name: str, findings: list[Finding]) -> 
             )
         )
     return bool(value)
+
+
+def _follows(environ: Mapping[str, str], findings: list[Finding]) -> bool:
+    try:
+        return follows_aliases(None, environ)
+    except UsageError as error:
+        findings += error.findings
+        return True
 
 
 def _of_vllm(environ: Mapping[str, str], name: str) -> bool:

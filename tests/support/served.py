@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +79,21 @@ def eventually(true: Callable[[], bool], seconds: float = 20) -> None:
     while not true():
         assert time.monotonic() < until, "it did not come true"
         time.sleep(0.05)
+
+
+def completion(model: str, prompt: Any = PROMPT, **more: Any) -> dict[str, Any]:
+    """The body of a completion, greedy unless told otherwise."""
+    return {"model": model, "prompt": prompt, "temperature": 0, "max_tokens": 8, **more}
+
+
+def said(client: TestClient, request: Mapping[str, Any]) -> str:
+    """The text of one answer."""
+    answer = client.post("/v1/completions", json=request)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["choices"][0]["text"]
+
+
+def at_once(client: TestClient, requests: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The texts of requests that are sent at the same time."""
+    with ThreadPoolExecutor(len(requests)) as pool:
+        return list(pool.map(partial(said, client), requests))

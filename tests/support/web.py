@@ -43,7 +43,8 @@ def send_strangely(
     ``stall`` sends half and then nothing, ``silent`` nothing after the headers, ``drip`` 20 bytes a
     second, ``steady`` 40 kB a second, ``cut`` closes after half, ``short`` sends half and calls it
     all, ``other`` other bytes, ``endless`` goes on with zeros, ``gzip`` codes the body unasked,
-    ``bomb`` does so with 64 MiB of zeros, ``junk`` says gzip of what is none.
+    ``bomb`` does so with 64 MiB of zeros, ``junk`` says gzip of what is none, ``unended`` closes
+    after all chunks but the last, which is empty.
     """
     handler.close_connection = True
     coded = mode in ("gzip", "bomb", "junk")
@@ -61,7 +62,7 @@ def send_strangely(
         handler.send_header(key, value)
     if coded:
         handler.send_header("Content-Encoding", "gzip")
-    chunked = coded or mode in ("endless", "short")
+    chunked = coded or mode in ("endless", "short", "unended")
     if chunked:
         handler.send_header("Transfer-Encoding", "chunked")
     else:
@@ -88,7 +89,7 @@ def send_strangely(
                     return sent
         while mode == "endless" and not stopping.is_set():
             send(bytes(1 << 16))
-        if chunked:
+        if chunked and mode != "unended":
             handler.wfile.write(b"0\r\n\r\n")
     except OSError:  # the client had enough
         pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from adapterdock.serving.app.requests import ChatRequest, CompletionRequest, Emb
 from fastapi.testclient import TestClient
 from pydantic import BaseModel, ValidationError
 from support.peft_adapters import tiny_llama
-from support.served import PROMPT, served, write_served
+from support.served import PROMPT, eventually, served, write_served
 
 MOBILE, OPS, UNLISTED = "mobile-" + "k" * 16, "ops-" + "k" * 16, "unlisted-" + "k" * 16
 KEYS = read_keys(f"mobile={MOBILE},ops={OPS},unlisted={UNLISTED}")
@@ -328,9 +329,44 @@ def test_the_inputs_of_vectors_have_limits_too(client: TestClient) -> None:
 
 
 def test_more_rows_than_may_wait_get_503_and_when_to_come_again(manifest: Path) -> None:
-    limits = Limits(waiting=2, choices=8)
-    with served(manifest, limits=limits) as client:
-        answer = post(client, n=3)
+    limits = Limits(waiting=2, wait_seconds=3.0)
+    with served(manifest, limits=limits) as client, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(post, client, n=2)
+        batcher = client.app.state.batcher  # type: ignore[attr-defined]
+        eventually(lambda: batcher.waiting == 2)
+        answer = post(client)
+        assert first.result().status_code == 200
     assert answer.status_code == 503
     assert answer.headers["retry-after"] == "5"
     assert answer.json()["error"]["code"] == "AD974"
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({"prompt": [-1]}, "text, token ids (from 0 on), or a list of either"),
+        ({"prompt": [PROMPT, 5]}, "text, token ids (from 0 on), or a list of either"),
+        ({"stop": [5]}, "text, or a list of texts"),
+        ({"prompt": "\ud800"}, "text without halves of surrogate pairs"),
+        ({"stop": ["\ud800"]}, "text without halves of surrogate pairs"),
+        ({"temperature": 2.5}, "at most 2.0"),
+    ],
+)
+def test_a_field_that_may_be_several_things_says_all_of_them(
+    client: TestClient, more: dict[str, Any], expected: str
+) -> None:
+    answer = client.post(
+        "/v1/completions",
+        content=json.dumps({**GOOD, **more}),
+        headers={"Content-Type": "application/json"},
+    )
+    assert answer.status_code == 400
+    assert f"expected: {expected};" in answer.json()["error"]["message"]
+
+
+def test_more_rows_than_may_wait_are_refused_for_good(manifest: Path) -> None:
+    with served(manifest, limits=Limits(waiting=2)) as client:
+        refused = post(client, n=3)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "AD970")
+        assert "at most 2" in refused.text and "Retry-After" not in refused.headers
+        assert post(client, n=2).status_code == 200

@@ -236,8 +236,38 @@ def test_a_chat_is_rendered_by_the_base_template(client: TestClient) -> None:
     assert answer["object"] == "chat.completion"
 
 
+def test_the_name_of_who_speaks_reaches_the_template(tmp_path: Path) -> None:
+    template = "{% for m in messages %}{{ m.name or 'w7' }} {{ m.content }} {% endfor %}"
+    manifest = write_served(tmp_path, tiny_llama(), {}, template=template)
+    with served(manifest) as client:
+        for more, prompt in (({"name": "w33"}, "w33 w5"), ({}, "w7 w5"), ({"name": None}, "w7 w5")):
+            messages = [{"role": "user", "content": "w5", **more}]
+            request = {"model": "__base__", "messages": messages, "temperature": 0, "max_tokens": 8}
+            answer = client.post("/v1/chat/completions", json=request).json()
+            assert answer["choices"][0]["message"]["content"] == ask(client, "__base__", prompt)
+
+
 def test_a_residency_budget_for_one_adapter_answers_all(manifest: Path, alone: Any) -> None:
     with served(manifest, residency="6KB") as client:
         answers = together(client, *(body(name) for name in "abcba"))
         for name, answer in zip("abcba", answers, strict=True):
             assert text(answer).split() == alone(name).split()
+
+
+def test_a_name_removed_while_its_row_waits_leaves_the_others_together(manifest: Path) -> None:
+    from adapterdock.serving.app.rows import GenerationRow
+    from fastapi import FastAPI
+
+    with served(manifest) as client:
+        app = client.app
+        assert isinstance(app, FastAPI)
+        engine = app.state.service.engine
+        together = engine.key("generate", "a", 3)
+        rows = [
+            GenerationRow("generate", name, lambda piece: None, (5, 9, 11), new_tokens=2)
+            for name in ("a", "gone")
+        ]
+        with pytest.raises(adapterdock.AdapterdockError) as caught:
+            engine.run(rows)
+        assert caught.value.code == "AD730"
+        assert engine.key("generate", "a", 3) == together == engine.key("generate", "b", 4)

@@ -67,6 +67,7 @@ LIES: dict[str, Any] = {
     "HTTP 204": 204,
     "no key": 401,
     "cut off": "cut",
+    "cut off between chunks": "unended",
     "endless": "endless",
     "packed": "bomb",
     "a huge body": b" " * (17 << 20),
@@ -78,6 +79,7 @@ REASONS = {
     "endless": "more than 16777216 bytes",
     "a huge body": "more than 16777216 bytes",
     "cut off": "cut off",
+    "cut off between chunks": "cut off",
     "no HTTP": "does not speak HTTP",
     "HTTP 500": "HTTP 500",
 }

@@ -20,6 +20,7 @@ def test_every_setting_is_read() -> None:
             "ADAPTERDOCK_MANIFEST": "adapters.yaml",
             "ADAPTERDOCK_PERIOD": "2.5",
             "ADAPTERDOCK_LAZY": "1",
+            "ADAPTERDOCK_FOLLOW": "lock",
             "ADAPTERDOCK_ALLOW_RUNTIME_ROUTES": "true",
             "ADAPTERDOCK_ACCEPT": "AD963, AD364",
             "VLLM_PLUGINS": "adapterdock,other",
@@ -30,6 +31,7 @@ def test_every_setting_is_read() -> None:
     assert settings.manifest == "adapters.yaml"
     assert settings.period == 2.5
     assert settings.lazy and settings.allow_runtime_routes
+    assert not settings.follow_aliases and read_settings({}).follow_aliases
     assert settings.accept == ("AD963", "AD364")
     assert settings.is_named
     assert settings.runtime_updating and settings.rust_frontend

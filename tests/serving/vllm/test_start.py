@@ -152,6 +152,12 @@ def test_another_resolver_is_refused(locked: Project) -> None:
     assert found(locked, VLLM_PLUGINS="adapterdock,some_quantisation") == []
 
 
+def test_an_unknown_way_to_follow_is_refused_before_the_engine_starts(locked: Project) -> None:
+    assert found(locked, ADAPTERDOCK_FOLLOW="sometimes") == ["AD956"]
+    for way in ("", "lock", "aliases"):
+        assert found(locked, ADAPTERDOCK_FOLLOW=way) == []
+
+
 def test_a_frontend_without_plugins_is_refused(locked: Project) -> None:
     assert found(locked, VLLM_USE_RUST_FRONTEND="1") == ["AD961"]
 

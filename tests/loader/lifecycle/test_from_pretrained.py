@@ -266,15 +266,41 @@ def test_selected_adapters_are_saved_in_pefts_layout(one: Saved, tmp_path: Path)
     with pytest.raises(RoutingError, match="AD730"):
         model.save_pretrained(tmp_path / "none", selected_adapters=["default", "nobody"])
     assert not (tmp_path / "none").exists()
-    for options in (
+    refused: tuple[dict[str, Any], ...] = (
         {"safe_serialization": False},
         {"save_embedding_layers": True},
         {"path_initial_model_for_weight_conversion": "x"},
-    ):
-        with pytest.raises(UsageError, match="AD932"):
+        {"save_function": torch.save},
+        {"max_shard_size": "1GB"},
+        {"push_to_hub": True},
+        {"misspelt": 1},
+    )
+    for options in refused:
+        with pytest.raises(UsageError, match="AD932") as caught:
             model.save_pretrained(tmp_path / "none", **options)
+        assert next(iter(options)) in str(caught.value)
+    assert not (tmp_path / "none").exists()
     model.save_pretrained(tmp_path / "all", save_embedding_layers="auto")
     assert (tmp_path / "all" / "adapterdock.yaml").exists()
+
+
+def test_options_of_saving_have_to_be_named(one: Saved, tmp_path: Path) -> None:
+    """PEFT's second one is ``safe_serialization``, that of transformers ``is_main_process``: what
+    one means as "not safetensors" would have written nothing."""
+    save: Any = loaded(one).save_pretrained
+    for options in ((False,), (True, ["default"])):
+        with pytest.raises(TypeError, match="positional"):
+            save(tmp_path / "none", *options)
+    assert not (tmp_path / "none").exists()
+    save(tmp_path / "some", is_main_process=True, push_to_hub=False, state_dict=None)
+    assert (tmp_path / "some" / "adapterdock.yaml").exists()
+
+
+def test_a_trainable_adapter_leaves_the_bases_mode(one: Saved) -> None:
+    base = tiny_llama().eval()
+    model = AdaptedModel.from_pretrained(base, one.folder, is_trainable=True)
+    assert not model.training
+    assert model.train().training and base.training
 
 
 def test_pefts_own_functions_are_refused_and_name_ours(one: Saved) -> None:

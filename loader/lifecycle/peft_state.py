@@ -14,6 +14,7 @@ from ...manifests.findings.errors import AttachError
 from ...manifests.findings.finding import Where
 from ..adapter.adapter import Adapter
 from ..model.stand_in import StandIn, host_of
+from ..weights.own_storage import with_own_storage
 from .from_pretrained import refuse_options
 from .save_adapter import saved_tensors
 
@@ -85,7 +86,7 @@ def get_peft_model_state_dict(
         adapter = host.adapters.known(adapter_name)
         with host.choice.present([adapter]):
             found = saved_tensors(adapter, state_dict or {})
-            return {key: one.detach() for key, one in found.items()}
+            return {key: with_own_storage(one.detach()) for key, one in found.items()}
 
 
 def set_peft_model_state_dict(

@@ -184,6 +184,7 @@ class StandIn(nn.Module):
         with adapters.changing(), adapters.lock:  # new calls wait
             made = object.__new__(type(self))
             memo[id(self)] = made
+            nn.Module.__init__(made)  # the base may lead back to the wrapper
             StandIn.__init__(made, copied_base(self._host, memo))
             copy_adapters(made._host, self._host, memo)
             for name, value in vars(self).items():

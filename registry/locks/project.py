@@ -17,7 +17,7 @@ from ...manifests.language.schema import Policy
 from ...manifests.language.source import Source, SourceSyntaxError
 from ...manifests.lockfile import Lock, is_written, lock_path, read_both_sides, read_lock
 from ...manifests.manifest import ManifestFile, read_manifest, read_policy
-from ..files.names import ADAPTER_CONFIG
+from ..files.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from .conflict import agreed
 from .state import unsound
 
@@ -45,11 +45,14 @@ def open_manifest(
                 )
             )
         return manifest
-    if isinstance(manifest, str | os.PathLike) and Path(manifest).is_dir():
-        folder = Path(manifest)
-        manifest = folder / MANIFEST
-        if (adapter := adapter_as_manifest(folder)) is not None:
+    if isinstance(manifest, str | os.PathLike):
+        named = Path(manifest)
+        folder = named if named.is_dir() else None
+        if named.name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):  # one of its files means the same
+            folder = named.parent
+        if folder is not None and (adapter := adapter_as_manifest(folder)) is not None:
             raise UsageError(adapter)
+        manifest = named / MANIFEST if folder is named else manifest
     return read_manifest(manifest, model=model, dtype=dtype)
 
 

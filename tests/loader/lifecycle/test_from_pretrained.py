@@ -343,8 +343,9 @@ def test_loading_the_folder_of_an_adapter_says_what_to_do(
     report = adapterdock.validate(folder)
     assert [finding.code for finding in report.findings] == ["AD931"]
     for call in (adapterdock.load, adapterdock.lock):
-        with pytest.raises(UsageError, match="AD931") as caught:
-            call(folder)
+        for place in ("adapter_model.safetensors", "adapter_config.json", "."):
+            with pytest.raises(UsageError, match="AD931") as caught:
+                call(folder / place)
     hint = str(caught.value.findings[0].hint)
     assert "AdaptedModel.from_pretrained" in hint
     _, *lines = hint.split("\n")

@@ -59,16 +59,17 @@ def source_text(
     anything else."""
     try:
         text = os.fspath(model_id)
-    except TypeError as error:
-        kind = type(model_id).__name__
+    except TypeError:
+        text = model_id
+    if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise UsageError(
             codes.PEFT_OPTION.finding(
-                f"model_id is a {kind}",
+                f"model_id is a {type(model_id).__name__}",
                 _WHERE,
                 expected="a folder, an id on the Hub, or a source",
                 hint="Pass the adapter's folder, or its id on the Hub.",
             )
-        ) from error
+        )
     inside = (subfolder or "").strip("/")
     at = f"@{quote(revision, safe='')}" if revision else ""  # a branch may have a slash
     below = f"/{inside}" if inside else ""
@@ -83,7 +84,7 @@ def source_text(
                 hint="Leave revision= out for a folder; write both into any other source.",
             )
         )
-    return text if "://" in text else Path(text) / inside
+    return text if "://" in text else Path(text).expanduser() / inside
 
 
 def with_config(source: str | os.PathLike[str], config: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -118,6 +118,16 @@ def set_peft_model_state_dict(
     del low_cpu_mem_usage
     where = Where(file="set_peft_model_state_dict")
     refuse_options(where, {"ignore_mismatched_sizes": ignore_mismatched_sizes})
+    if not isinstance(cast(object, peft_model_state_dict), Mapping):
+        kind = type(peft_model_state_dict).__name__
+        raise AttachError(
+            codes.STATE_MISMATCH.finding(
+                f"The state dict is a {kind}",
+                where,
+                expected="tensors by PEFT's names on disk",
+                hint="Pass what `get_peft_model_state_dict` returns.",
+            )
+        )
     host = host_of(model)
     with host.adapters.changing():
         adapter = host.adapters.known(adapter_name)

@@ -323,8 +323,37 @@ def test_arguments_of_another_kind_are_errors_that_say_so(one: Saved) -> None:
         AdaptedModel.from_pretrained("acme/base", one.folder)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="model_id is a NoneType"):
         AdaptedModel.from_pretrained(tiny_llama(), None)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="model_id is a bytes"):
+        AdaptedModel.from_pretrained(tiny_llama(), b"tone")  # type: ignore[arg-type]
     with pytest.raises(SourceError, match="AD201"):
         AdaptedModel.from_pretrained(tiny_llama(), "./nowhere")
+    for other in (None, [("name", torch.ones(1))]):
+        with pytest.raises(AttachError, match="AD740"):
+            adapterdock.set_peft_model_state_dict(loaded(one), other)  # type: ignore[arg-type]
+
+
+def test_functions_for_adapted_models_refuse_others_by_their_class(one: Saved) -> None:
+    oracle = theirs(one)
+    for other in (tiny_llama(), oracle, torch.nn.DataParallel(loaded(one)), None):
+        with pytest.raises(AttachError, match=f"AD739.*A {type(other).__name__} is not"):
+            adapterdock.get_peft_model_state_dict(other)  # type: ignore[arg-type]
+        with pytest.raises(AttachError, match="PEFT's own function"):
+            adapterdock.set_peft_model_state_dict(other, {})  # type: ignore[arg-type]
+    compiled: Any = torch.compile(loaded(one), backend="eager")
+    assert adapterdock.get_peft_model_state_dict(compiled).keys()
+
+
+def test_a_folder_at_home_is_found(
+    one: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "tone").symlink_to(one.folder)
+    for given in ({}, {"config": json.loads((one.folder / "adapter_config.json").read_text())}):
+        model = AdaptedModel.from_pretrained(tiny_llama(), "~/tone", **given)
+        assert close(logits(model), one.answer)
+    model = AdaptedModel.from_pretrained(tiny_llama(), "~", subfolder="tone")
+    assert close(logits(model), one.answer)
 
 
 def test_loading_the_folder_of_an_adapter_says_what_to_do(

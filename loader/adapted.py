@@ -89,7 +89,8 @@ class AdaptedModel(SavableModel):
         """A loaded base with one adapter that is active, with PEFT's arguments.
 
         The base is not changed, and the adapter is checked as by :meth:`load_adapter`. As in PEFT,
-        the model is in evaluation mode unless ``is_trainable``.
+        the model is then in evaluation mode. With ``is_trainable`` it stays in the base's mode:
+        call ``train()`` for dropout.
 
         Args:
             model: The base.

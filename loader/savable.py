@@ -40,13 +40,14 @@ class SavableModel(StandIn):
     def save_pretrained(
         self,
         save_directory: str | os.PathLike[str],
+        *,
         is_main_process: bool = True,
         state_dict: Mapping[str, torch.Tensor] | None = None,
-        *,
         selected_adapters: Iterable[str] | None = None,
         safe_serialization: bool = True,
         save_embedding_layers: bool | str = "auto",
         path_initial_model_for_weight_conversion: str | None = None,
+        **options: Any,
     ) -> None:
         """Write all adapters and ``adapterdock.yaml``; ``adapterdock.load`` loads them again.
 
@@ -55,7 +56,8 @@ class SavableModel(StandIn):
         with their names. During training, ``model.safetensors`` also has the trained tensors by
         their live names: ``Trainer`` saves its checkpoints with this method and resumes from that
         file. What the manifest cannot express gives a warning. While adapters are merged, writes
-        the merged base as a plain model.
+        the merged base as a plain model. Options have to be named, since PEFT and transformers have
+        them in different orders.
 
         Args:
             save_directory: The folder.
@@ -67,6 +69,7 @@ class SavableModel(StandIn):
             save_embedding_layers: ``True`` is refused: train the embedding (``modules_to_save``)
                 to have it in the file.
             path_initial_model_for_weight_conversion: Must be ``None``.
+            **options: Other options of PEFT's and transformers', which are refused by name.
 
         Raises:
             RoutingError: Unknown names, or ``selected_adapters`` while adapters are merged.
@@ -82,6 +85,7 @@ class SavableModel(StandIn):
             "safe_serialization": not safe_serialization,
             "save_embedding_layers": save_embedding_layers is True,
             "path_initial_model_for_weight_conversion": path_initial_model_for_weight_conversion,
+            **options,
         }
         refuse_options(Where(file="save_pretrained"), given)
         if not is_main_process:

@@ -23,9 +23,25 @@ LONGEST = 60
 """Longer calls are shortened where they are shown."""
 _MODULES = ("peft", "transformers")
 _NO_LAYERS = "no module is replaced: an adapter has the names of the modules that it acts on"
-_GENERAL = frozenset({"forward", "generate", "save_pretrained", "push_to_hub", "base_model"})
+_GENERAL = frozenset(
+    {"forward", "generate", "save_pretrained", "push_to_hub", "base_model", "model", "prefix"}
+)
 """Names that are not of adapters alone: no row for these on an unknown model."""
 _GIVES_BASE = frozenset({"merge_and_unload", "unload", "get_base_model"})
+_HARMLESS = frozenset(
+    {
+        ("safe_serialization", True),
+        ("save_embedding_layers", False),
+        ("save_embedding_layers", "auto"),
+    }
+)
+"""Arguments that change nothing with these values."""
+_CONFIGS = frozenset({"peft_config", "active_peft_config"})
+_RUNS = frozenset({"forward", "generate"})
+_CHANGES_NOTHING = (
+    "changing a config object changes nothing: pass another to add_adapter or from_pretrained"
+)
+_ALONE = "the base has no adapters in it here, so it would answer without them"
 _KEEPS = frozenset({"to", "cuda", "cpu", "eval", "train", "half", "float", "bfloat16", "prepare"})
 """Methods that return the model itself, or a wrapper of it."""
 
@@ -148,6 +164,8 @@ class _Reader:
         self.attributes: dict[tuple[str, str], str] = dict(attributes or {})
         """What ``self.model`` and the like mean, by class."""
         self._class = ""
+        self._said: set[int] = set()
+        """Parts of an expression that need no row of their own."""
 
     def block(self, body: Iterable[ast.AST], scope: _Scope) -> None:
         later: list[ast.FunctionDef | ast.AsyncFunctionDef] = []
@@ -188,6 +206,7 @@ class _Reader:
         elif isinstance(node, ast.Assign):
             self._expression(node.value, scope)
             for target in node.targets:
+                self._expression(target, scope)
                 self._bind(target, node.value, scope)
         elif isinstance(node, ast.AnnAssign):
             if node.value is not None:
@@ -199,21 +218,60 @@ class _Reader:
                 self._bind(node.target, node.value, scope)
         elif isinstance(node, ast.For | ast.AsyncFor):
             self._expression(node.iter, scope)
-            self._set(node.target, None, scope)
-            for one in (*node.body, *node.orelse):
-                self._statement(one, scope, later)
+            self._expression(node.target, scope)
+            self._branches([node.body, node.orelse], scope, later, node.target)
+        elif isinstance(node, ast.If | ast.While):
+            self._expression(node.test, scope)
+            self._branches([node.body, node.orelse], scope, later)
+        elif isinstance(node, ast.Try | _TryStar):
+            handlers = [one.body for one in node.handlers]
+            self._branches([[*node.body, *node.orelse], *handlers], scope, later)
+            self._statements(node.finalbody, scope, later)
+        elif isinstance(node, ast.Match):
+            self._expression(node.subject, scope)
+            self._branches([[one] for one in node.cases], scope, later)
         elif isinstance(node, ast.With | ast.AsyncWith):
             for item in node.items:
                 self._expression(item.context_expr, scope)
                 if item.optional_vars is not None:
                     self._bind(item.optional_vars, item.context_expr, scope)
-            for one in node.body:
-                self._statement(one, scope, later)
+            self._statements(node.body, scope, later)
         elif isinstance(node, ast.stmt | ast.ExceptHandler | ast.match_case):
             for child in ast.iter_child_nodes(node):
                 self._statement(child, scope, later)
         elif isinstance(node, ast.expr):
             self._expression(node, scope)
+
+    def _statements(
+        self,
+        body: Iterable[ast.AST],
+        scope: _Scope,
+        later: list[ast.FunctionDef | ast.AsyncFunctionDef],
+    ) -> None:
+        for one in body:
+            self._statement(one, scope, later)
+
+    def _branches(
+        self,
+        bodies: Iterable[Iterable[ast.AST]],
+        scope: _Scope,
+        later: list[ast.FunctionDef | ast.AsyncFunctionDef],
+        target: ast.expr | None = None,
+    ) -> None:
+        """Bodies of which one may run: after them a name means what it may mean that matters most.
+        ``target`` is bound in the first."""
+        before = scope.names
+        ends: list[dict[str, str]] = []
+        for body in bodies:
+            scope.names = dict(before)
+            if target is not None and not ends:
+                self._set(target, None, scope)
+            self._statements(body, scope, later)
+            ends.append(scope.names)
+        names = dict.fromkeys(name for end in ends for name in end)
+        scope.names = {
+            name: max((end[name] for end in ends if name in end), key=_weight) for name in names
+        }
 
     def _import(self, node: ast.Import | ast.ImportFrom, scope: _Scope) -> None:
         if isinstance(node, ast.Import):
@@ -226,7 +284,9 @@ class _Reader:
         for one in node.names:
             name = one.asname or one.name
             if root == "peft":
-                scope.names[name] = f"peft:{one.name}"
+                exported = by_name(PEFT) if one.name == "*" else (one.name,)
+                for each in exported:
+                    scope.names[each if one.name == "*" else name] = f"peft:{each}"
                 self._note_import(node, one)
             elif root == "transformers":
                 scope.names[name] = "class"
@@ -238,7 +298,7 @@ class _Reader:
             return
         ours, note = "", "not needed"
         if known is None:
-            note = "cannot tell which names the script takes from it"
+            note = "cannot tell which names the script takes from it; import those by name"
         elif known.ours.startswith(f"adapterdock.{one.name}"):
             ours, note = f"from adapterdock import {one.name}", ""
         elif "AdaptedModel" in known.ours:
@@ -250,20 +310,22 @@ class _Reader:
     # -- expressions -----------------------------------------------------------------------
 
     def _expression(self, node: ast.AST, scope: _Scope) -> None:
-        called: set[int] = set()
+        self._said.clear()
         for one in ast.walk(node):
             if isinstance(one, ast.NamedExpr):
                 self._bind(one.target, one.value, scope)
         for one in ast.walk(node):
             if isinstance(one, ast.Call):
-                called.add(id(one.func))
+                self._said.add(id(one.func))
                 self._call(one, scope)
-            elif isinstance(one, ast.Attribute) and id(one) not in called:
+            elif isinstance(one, ast.Attribute) and id(one) not in self._said:
                 self._attribute(one, scope)
 
     def _call(self, node: ast.Call, scope: _Scope) -> None:
         if isinstance(node.func, ast.Name) and node.func.id in ("isinstance", "issubclass"):
             self._check_of_class(node, scope)
+        if self._call_of_base(node, scope):
+            return
         function = self._meaning(node.func, scope)
         if function is not None and function.startswith("peft:"):
             known = by_name(PEFT).get(function.removeprefix("peft:"))
@@ -272,6 +334,24 @@ class _Reader:
             return
         if isinstance(node.func, ast.Attribute):
             self._method(node, node.func, node.keywords, scope)
+
+    def _call_of_base(self, node: ast.Call, scope: _Scope) -> bool:
+        """A call of PEFT's ``model.base_model``, which has the adapters in it."""
+        of = node.func
+        if isinstance(of, ast.Attribute) and of.attr in _RUNS:
+            of = of.value
+        method = "" if of is node.func else f".{ast.unparse(node.func).rpartition('.')[2]}"
+        names = ("get_base_model",) if isinstance(of, ast.Call) else ("base_model", "model")
+        part = of.func if isinstance(of, ast.Call) else of
+        if not isinstance(part, ast.Attribute) or part.attr not in names:
+            return False
+        if self._meaning(part.value, scope) != MODEL:
+            return False
+        self._said.update(id(one) for one in ast.walk(node.func))
+        model = self._wrapper(part.value, scope)
+        place = (self.file, node.lineno, node.col_offset + 1)
+        self.changes.append(Change(*place, _short(node), f"{_short(model)}{method}(...)", _ALONE))
+        return True
 
     def _check_of_class(self, node: ast.Call, scope: _Scope) -> None:
         """``isinstance`` with a class of PEFT's would be False from now on, without an error."""
@@ -295,6 +375,17 @@ class _Reader:
     def _attribute(self, node: ast.Attribute, scope: _Scope) -> None:
         if isinstance(node.ctx, ast.Load):
             self._method(node, node, [], scope)
+        elif isinstance(node.ctx, ast.Store) and self._is_config(node.value, scope):
+            place = (self.file, node.lineno, node.col_offset + 1)
+            self.changes.append(Change(*place, _short(node), "", _CHANGES_NOTHING))
+
+    def _is_config(self, node: ast.expr, scope: _Scope) -> bool:
+        """Whether it is a config object of a model's adapter."""
+        if isinstance(node, ast.Subscript):
+            node = node.value
+        if not isinstance(node, ast.Attribute) or node.attr not in _CONFIGS:
+            return False
+        return self._meaning(node.value, scope) == MODEL
 
     def _method(
         self, node: ast.expr, at: ast.Attribute, keywords: list[ast.keyword], scope: _Scope
@@ -326,12 +417,14 @@ class _Reader:
         certain: bool = True,
     ) -> None:
         renamed = _renamed(known, keywords)
+        moved = _moved(known, node)
         source = _bare_source(node) if known.source else None
-        if known.stays and not renamed and source is None:
+        if known.stays and not renamed and not moved and source is None:
             self.unchanged += certain
             return
         notes = [known.note] if known.note else []
         notes += [f"{name}=: {known.keywords[name]}" for name in renamed]
+        notes += [f"{name}: {known.keywords.get(name, f'write {name}=')}" for name in moved]
         if source is not None:
             notes.append(f"write ./{source} for a folder, or hf://{source} for the Hub")
         if not certain:
@@ -382,8 +475,10 @@ class _Reader:
             return "class"
         if owner is not None and owner.startswith("peft:"):
             return f"{owner}.{node.attr}"
-        if owner == MODEL and node.attr in ("base_model", "model"):
+        if owner == MODEL and node.attr == "base_model":
             return MODEL  # the tuner: it has the methods too
+        if owner == MODEL and node.attr == "model":
+            return TRANSFORMERS  # the tuner's
         return "" if owner in ("class", "") else None
 
     def _result(self, node: ast.Call, scope: _Scope) -> str | None:
@@ -444,7 +539,9 @@ class _Reader:
             else:
                 scope.names[target.id] = meaning or _NOTHING
         elif isinstance(target, ast.Attribute):
-            self.attributes[self._class, ast.unparse(target)] = meaning or ""
+            key = (self._class, ast.unparse(target))
+            if meaning or key not in self.attributes:  # `self.model = None` says nothing
+                self.attributes[key] = meaning or ""
         elif isinstance(target, ast.Tuple | ast.List):
             for one in target.elts:
                 self._set(one, None, scope)
@@ -454,6 +551,17 @@ _RETURNS = "returns:"
 """Before what a function returns."""
 _NOTHING = "nothing"
 """The meaning of a name that is certainly no model."""
+
+
+_TryStar: type[ast.Try] = getattr(ast, "TryStar", ast.Try)
+"""``try`` with ``except*``, which Python 3.10 lacks."""
+
+
+def _weight(meaning: str) -> int:
+    """How much a meaning matters, if a name may have several."""
+    if meaning in (MODEL, TRANSFORMERS):
+        return 4 if meaning == MODEL else 2
+    return 3 if ":" in meaning else 1 if meaning not in ("", _NOTHING) else 0
 
 
 def _prepares(node: ast.expr) -> TypeGuard[ast.Call]:
@@ -474,7 +582,23 @@ def _bare_source(node: ast.expr) -> str | None:
 
 
 def _renamed(known: Upstream, keywords: Iterable[ast.keyword]) -> list[str]:
-    return [one.arg for one in keywords if one.arg is not None and one.arg in known.keywords]
+    return [
+        one.arg
+        for one in keywords
+        if one.arg is not None and one.arg in known.keywords and not _is_harmless(one)
+    ]
+
+
+def _is_harmless(argument: ast.keyword) -> bool:
+    value = argument.value
+    return isinstance(value, ast.Constant) and (argument.arg, value.value) in _HARMLESS
+
+
+def _moved(known: Upstream, node: ast.expr) -> tuple[str, ...]:
+    """Arguments without a name that have another place here, or none."""
+    if not isinstance(node, ast.Call) or any(isinstance(one, ast.Starred) for one in node.args):
+        return ()
+    return known.others[: max(0, len(node.args) - known.placed)]
 
 
 def _makes_model(name: str) -> bool:

@@ -30,6 +30,8 @@ class Upstream:
         stays: Whether the line stays as it is.
         keywords: Arguments that are called otherwise, or are left out.
         source: Whether the first argument is a source, which must be written as in a manifest.
+        placed: How many arguments without a name mean the same.
+        others: The names of theirs that follow these, which have another place here or none.
     """
 
     name: str
@@ -39,15 +41,32 @@ class Upstream:
     stays: bool = False
     keywords: Mapping[str, str] = field(default_factory=dict)
     source: bool = False
+    placed: int = 0
+    others: tuple[str, ...] = ()
 
 
+_IN_SOURCE = "in the source: hf://org/name@revision/subfolder"
+_OF_THE_HUB = {
+    "revision": _IN_SOURCE,
+    "subfolder": _IN_SOURCE,
+    "token": "storage_options={'token': ...}",
+    "local_files_only": "offline=",
+}
 _LOADING = {
     "is_trainable": "trainable=",
-    "autocast_adapter_dtype": "dtype= (by default that of the modules, or float32 if trainable)",
-    "low_cpu_mem_usage": "leave it out: weights are always read into their own place",
     "torch_device": "leave it out: the adapter is put on the device of its modules",
-    "key_mapping": "leave it out: names of other versions are recognised",
+    "autocast_adapter_dtype": "dtype= (by default that of the modules, or float32 if trainable)",
     "ephemeral_gpu_offload": "leave it out",
+    "low_cpu_mem_usage": "leave it out: weights are always read into their own place",
+    "key_mapping": "leave it out: names of other versions are recognised",
+}
+"""In PEFT's order."""
+_SAVING = {
+    "safe_serialization": "leave it out: only safetensors files are written",
+    "save_embedding_layers": "leave it out: train the embedding to have it in the file",
+    "path_initial_model_for_weight_conversion": "save with PEFT, which converts such an adapter",
+    "save_function": "leave it out",
+    "max_shard_size": "leave it out: an adapter is one file",
 }
 _FROM_PRETRAINED = {name: said for name, said in _LOADING.items() if "leave" in said}
 _CREATED = "create the adapter, then choose it: a new adapter is not active"
@@ -116,29 +135,56 @@ NAMES: tuple[Upstream, ...] = (
         MODEL,
         "forward",
         "generate",
-        "set_adapter",
         "disable_adapter",
         "get_base_model",
-        "add_adapter",
-        "delete_adapter",
-        "save_pretrained",
-        "push_to_hub",
         "print_trainable_parameters",
         "get_nb_trainable_parameters",
         "merge_adapter",
         "unmerge_adapter",
     ),
+    Upstream("set_adapter", MODEL, "{model}.set_adapter(...)", stays=True, placed=1,
+             keywords={"adapter_name": "adapter=",
+                       "inference_mode": "leave it out: what is trained does not change"},
+             others=("inference_mode",)),
+    Upstream("add_adapter", MODEL, "{model}.add_adapter(...)", stays=True, placed=2,
+             keywords={name: _LOADING[name]
+                       for name in ("low_cpu_mem_usage", "autocast_adapter_dtype")},
+             others=("low_cpu_mem_usage", "autocast_adapter_dtype")),
+    Upstream("delete_adapter", MODEL, "{model}.delete_adapter(...)", stays=True, placed=1,
+             keywords={"adapter_name": "adapter_names="}),
+    Upstream("save_pretrained", MODEL, "{model}.save_pretrained(...)", stays=True,
+             keywords=_SAVING, placed=1,
+             others=("safe_serialization", "selected_adapters", "save_embedding_layers",
+                     "is_main_process", "path_initial_model_for_weight_conversion")),
+    Upstream("push_to_hub", MODEL, "{model}.push_to_hub(...)", stays=True, placed=1,
+             keywords={"max_shard_size": _SAVING["max_shard_size"]}),
     Upstream("add_weighted_adapter", MODEL, "{model}.add_weighted_adapter(...)",
-             "a random method needs seed=", stays=True),
+             "a random method needs seed=", stays=True, placed=6,
+             keywords={"svd_full_matrices": "leave it out", "svd_driver": "leave it out"},
+             others=("svd_full_matrices", "svd_driver", "density", "majority_sign_method")),
     Upstream("merge_and_unload", MODEL, "{model}.merge_and_unload(...)", stays=True,
-             keywords={"progressbar": "leave it out"}),
+             keywords={"progressbar": "leave it out"},
+             others=("progressbar", "safe_merge", "adapter_names")),
     *(
         Upstream(name, MODEL, f"{{model}}.{name}", stays=True)
         for name in ("active_adapter", "peft_config", "active_peft_config", "base_model",
                      "merged_adapters")
     ),
-    Upstream("load_adapter", MODEL, "{model}.load_adapter(...)", stays=True, keywords=_LOADING,
-             source=True),
+    Upstream("load_adapter", MODEL, "{model}.load_adapter(...)", stays=True,
+             keywords={"model_id": "source=", **_LOADING, **_OF_THE_HUB}, source=True, placed=2,
+             others=tuple(_LOADING)),
+    Upstream("model", MODEL, "{model}.base_model",
+             "the base itself; PEFT has its tuner in between"),
+    Upstream("peft_type", MODEL, "{model}.active_peft_config.peft_type"),
+    *(Upstream(name, MODEL, "{model}.adapters[name].modules", "all modules that it changes")
+      for name in ("targeted_module_names", "targeted_parameter_names")),
+    Upstream("prompt_encoder", MODEL, "{model}.state_dict()", "the virtual tokens are in it"),
+    Upstream("word_embeddings", MODEL, "{model}.base_model.get_input_embeddings()"),
+    *(Upstream(name, MODEL, "", "nothing takes its place: it belongs to PEFT's own layers")
+      for name in ("prefix", "tuner_layer_cls", "target_module_mapping", "uses_shared_state",
+                   "special_peft_forward_args", "prompt_tokens", "transformer_backbone_name")),
+    Upstream("base_model_prepare_inputs_for_generation", MODEL,
+             "{model}.base_model.prepare_inputs_for_generation"),
     Upstream("active_adapters", MODEL, "{model}.active_adapters()", "a method, as in transformers"),
     Upstream("has_active_enabled_adapter", MODEL, "bool({model}.active_adapters())"),
     Upstream("unload", MODEL, "{model}.detach()", "the base as before the first adapter"),
@@ -165,16 +211,19 @@ NAMES: tuple[Upstream, ...] = (
     Upstream("load_adapter", TRANSFORMERS,
              "AdaptedModel({model}).load_adapter(source, name); set_adapter(name)",
              "a loaded adapter is not active until it is chosen",
-             keywords={"is_trainable": "trainable=",
-                       "adapter_kwargs": "storage_options=, or a revision in the source"},
+             keywords={"peft_model_id": "source=", "is_trainable": "trainable=",
+                       "adapter_kwargs": "storage_options=, or a revision in the source",
+                       "low_cpu_mem_usage": _LOADING["low_cpu_mem_usage"],
+                       "load_config": "leave it out", **_OF_THE_HUB},
              source=True),
     Upstream("add_adapter", TRANSFORMERS, "AdaptedModel({model}).add_adapter(name, config)",
-             "the name comes first; " + _CREATED),
-    Upstream("set_adapter", TRANSFORMERS, "{model}.set_adapter(...)", stays=True),
+             "the name comes first; " + _CREATED, keywords={"adapter_config": "peft_config="}),
+    Upstream("set_adapter", TRANSFORMERS, "{model}.set_adapter(...)", stays=True, placed=1,
+             keywords={"adapter_name": "adapter="}),
     Upstream("disable_adapters", TRANSFORMERS, "{model}.disable_adapters()", stays=True),
     Upstream("enable_adapters", TRANSFORMERS, "{model}.enable_adapters()", stays=True),
     Upstream("active_adapters", TRANSFORMERS, "{model}.active_adapters()", stays=True),
-    Upstream("delete_adapter", TRANSFORMERS, "{model}.delete_adapter(...)", stays=True),
+    Upstream("delete_adapter", TRANSFORMERS, "{model}.delete_adapter(...)", stays=True, placed=1),
     Upstream("get_adapter_state_dict", TRANSFORMERS,
              "adapterdock.get_peft_model_state_dict({model}, name)"),
     Upstream("enable_peft_hotswap", TRANSFORMERS, "{model}.compile(max_rank=...)",

@@ -27,6 +27,10 @@ REFUSED: Mapping[str, str] = {
     "proxies": "Set HTTPS_PROXY.",
     "use_safetensors": "Leave it out: adapters are read from safetensors files only.",
     "path_initial_model_for_weight_conversion": "Save with PEFT, which converts such an adapter.",
+    "save_function": "Leave it out: is_main_process= says whether this process writes.",
+    "max_shard_size": "Leave it out: an adapter is one file.",
+    "variant": "Leave it out: an adapter's files have one name.",
+    "push_to_hub": "Call `model.push_to_hub(repo_id)`.",
     "ignore_mismatched_sizes": "Leave it out: tensors of another size are an error.",
 }
 """Options of PEFT's that are refused where they are set, and what to do."""
@@ -55,13 +59,17 @@ def source_text(
     anything else."""
     try:
         text = os.fspath(model_id)
-    except TypeError as error:
-        kind = type(model_id).__name__
+    except TypeError:
+        text = model_id
+    if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise UsageError(
             codes.PEFT_OPTION.finding(
-                f"model_id is a {kind}", _WHERE, expected="a folder, an id on the Hub, or a source"
+                f"model_id is a {type(model_id).__name__}",
+                _WHERE,
+                expected="a folder, an id on the Hub, or a source",
+                hint="Pass the adapter's folder, or its id on the Hub.",
             )
-        ) from error
+        )
     inside = (subfolder or "").strip("/")
     at = f"@{quote(revision, safe='')}" if revision else ""  # a branch may have a slash
     below = f"/{inside}" if inside else ""
@@ -76,7 +84,7 @@ def source_text(
                 hint="Leave revision= out for a folder; write both into any other source.",
             )
         )
-    return text if "://" in text else Path(text) / inside
+    return text if "://" in text else Path(text).expanduser() / inside
 
 
 def with_config(source: str | os.PathLike[str], config: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -14,6 +14,7 @@ from ...manifests.findings.errors import AttachError
 from ...manifests.findings.finding import Where
 from ..adapter.adapter import Adapter
 from ..model.stand_in import StandIn, host_of
+from ..weights.own_storage import with_own_storage
 from .from_pretrained import refuse_options
 from .save_adapter import saved_tensors
 
@@ -85,7 +86,7 @@ def get_peft_model_state_dict(
         adapter = host.adapters.known(adapter_name)
         with host.choice.present([adapter]):
             found = saved_tensors(adapter, state_dict or {})
-            return {key: one.detach() for key, one in found.items()}
+            return {key: with_own_storage(one.detach()) for key, one in found.items()}
 
 
 def set_peft_model_state_dict(
@@ -117,6 +118,16 @@ def set_peft_model_state_dict(
     del low_cpu_mem_usage
     where = Where(file="set_peft_model_state_dict")
     refuse_options(where, {"ignore_mismatched_sizes": ignore_mismatched_sizes})
+    if not isinstance(cast(object, peft_model_state_dict), Mapping):
+        kind = type(peft_model_state_dict).__name__
+        raise AttachError(
+            codes.STATE_MISMATCH.finding(
+                f"The state dict is a {kind}",
+                where,
+                expected="tensors by PEFT's names on disk",
+                hint="Pass what `get_peft_model_state_dict` returns.",
+            )
+        )
     host = host_of(model)
     with host.adapters.changing():
         adapter = host.adapters.known(adapter_name)

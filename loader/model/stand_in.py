@@ -184,6 +184,7 @@ class StandIn(nn.Module):
         with adapters.changing(), adapters.lock:  # new calls wait
             made = object.__new__(type(self))
             memo[id(self)] = made
+            nn.Module.__init__(made)  # the base may lead back to the wrapper
             StandIn.__init__(made, copied_base(self._host, memo))
             copy_adapters(made._host, self._host, memo)
             for name, value in vars(self).items():
@@ -210,5 +211,14 @@ def refusal(code: Code, message: str, hint: str | None = None) -> AttachError:
 
 
 def host_of(model: StandIn) -> AdapterHost:
-    """The parts of a model, for functions that change it."""
-    return model._host  # pyright: ignore[reportPrivateUsage]
+    """The parts of a model, for functions that change it. Raises :class:`AttachError` for any other
+    model."""
+    host = getattr(model, "_host", None)  # torch.compile's wrapper has it too
+    if isinstance(host, AdapterHost):
+        return host
+    raise refusal(
+        codes.NOT_THROUGH_WRAPPER,
+        f"A {type(model).__name__} is not an AdaptedModel",
+        "Pass an AdaptedModel: `AdaptedModel(base)`, or `.module` of a wrapper around one. For a "
+        "model of PEFT's, call PEFT's own function.",
+    )

@@ -12,6 +12,7 @@ from torch import nn
 from ...manifests.findings import loader as codes
 from ...manifests.findings.errors import AttachError
 from ...manifests.findings.finding import Finding
+from ..weights.own_storage import with_own_storage
 from .parameter_tree import ParameterTree
 
 _mismatch = codes.STATE_MISMATCH.finding
@@ -25,11 +26,16 @@ def collect(
 ) -> dict[str, Any]:
     """The adapters' tensors by PEFT's live names, as ``nn.Module.state_dict`` returns them."""
     found: dict[str, Any] = OrderedDict() if destination is None else destination
+    others = set(found)
     for name, held in tree.held.items():
         if isinstance(held, nn.Module):
             held.state_dict(destination=found, prefix=f"{prefix}{name}.", keep_vars=keep_vars)
         else:
             found[prefix + name] = held if keep_vars else held.detach()
+    if not keep_vars:
+        for name in found.keys() - others:
+            if isinstance(found[name], torch.Tensor):  # a module may add other things
+                found[name] = with_own_storage(found[name])
     return found
 
 

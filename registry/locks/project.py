@@ -27,7 +27,7 @@ from ...manifests.lockfile import (
     read_lock,
 )
 from ...manifests.manifest import ManifestFile, read_manifest, read_policy
-from ..files.names import ADAPTER_CONFIG
+from ..files.names import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from .conflict import agreed
 from .state import unsound
 
@@ -55,13 +55,16 @@ def open_manifest(
                 )
             )
         return manifest
-    if isinstance(manifest, str | os.PathLike) and Path(manifest).is_dir():
-        folder = Path(manifest)
-        manifest = folder / MANIFEST
-        if (adapter := adapter_as_manifest(folder)) is not None:
+    if isinstance(manifest, str | os.PathLike):
+        named = Path(manifest)
+        folder = named if named.is_dir() else None
+        if named.name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):  # one of its files means the same
+            folder = named.parent
+        if folder is not None and (adapter := adapter_as_manifest(folder)) is not None:
             raise UsageError(adapter)
-    elif isinstance(manifest, str | os.PathLike) and (found := _lock_as_manifest(Path(manifest))):
-        raise UsageError(found)
+        if folder is None and (found := _lock_as_manifest(named)) is not None:
+            raise UsageError(found)
+        manifest = named / MANIFEST if folder is named else manifest
     return read_manifest(manifest, model=model, dtype=dtype)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 from adapterdock.manifests.findings.errors import UsageError
 from adapterdock.registry.migrate import Change, changes_in, migrate
 from adapterdock.registry.upstream_names import MODEL, NAMES, PEFT, TRANSFORMERS, by_name, instead
+from support.peft_adapters import tiny_llama
 
 
 def found(script: str) -> list[Change]:
@@ -175,6 +178,106 @@ def test_what_is_no_model_is_left_alone() -> None:
     assert lines(script) == []
 
 
+def test_names_that_are_bound_in_branches_keep_the_meaning_that_matters() -> None:
+    script = """
+        try:
+            from peft import PeftModel
+        except ImportError:
+            PeftModel = None
+        if adapter:
+            model = PeftModel.from_pretrained(base, adapter)
+        else:
+            model = base
+        model.unload()
+        for model in models:
+            pass
+        model.unload()
+        match kind:
+            case "a":
+                other = model
+            case _:
+                other = None
+        other.unload()
+        model = None
+        model.unload()
+
+        class Run:
+            def load(self):
+                self.model = PeftModel.from_pretrained(base, "a")
+
+            def use(self):
+                self.model.unload()
+
+            def close(self):
+                self.model = None
+    """
+    unloads = [(one.line, one.certain) for one in found(script) if "unload" in one.theirs]
+    assert unloads == [(10, True), (13, True), (19, True), (28, True)]
+
+
+def test_names_of_a_star_import_are_followed() -> None:
+    script = "from peft import *\nm = get_peft_model(base, LoraConfig())\nm.unload()\n"
+    assert lines(script)[1:] == [(2, by_name(PEFT)["get_peft_model"].ours), (3, "m.detach()")]
+
+
+MADE = "from peft import PeftModel\nm = PeftModel.from_pretrained(b, './a')\n"
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ("m.save_pretrained('d', True, ['a'])", "selected_adapters: write selected_adapters="),
+        ("m.save_pretrained('d', safe_serialization=False)", "only safetensors files"),
+        ("m.save_pretrained('d', save_function=f)", "save_function=: leave it out"),
+        ("m.load_adapter('./b', 'b', True)", "is_trainable: trainable="),
+        ("m.load_adapter(model_id='./b', adapter_name='b')", "model_id=: source="),
+        ("m.set_adapter(adapter_name='b')", "adapter_name=: adapter="),
+        ("m.merge_and_unload(True)", "progressbar: leave it out"),
+        ("m.add_weighted_adapter(a, w, 'c', 'svd', 3, None, True)", "svd_full_matrices: leave"),
+    ],
+)
+def test_arguments_that_mean_something_else_here_are_shown(call: str, said: str) -> None:
+    (_, _, one) = found(f"{MADE}{call}\n")
+    assert one.line == 3 and said in one.note
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "m.save_pretrained('d', safe_serialization=True, selected_adapters=['a'])",
+        "m.load_adapter('./b', 'b')",
+        "m.load_adapter(*arguments)",
+        "m.set_adapter('b')",
+        "m.merge_and_unload(safe_merge=True)",
+        "m.add_weighted_adapter(a, w, 'c', 'svd', 3)",
+        "print(m.get_base_model().config, m.base_model.config)",
+        "print(m.peft_config['default'].r)",
+    ],
+)
+def test_calls_that_mean_the_same_stay(call: str) -> None:
+    assert len(found(f"{MADE}{call}\n")) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "ours"),
+    [
+        ("m.base_model.model.lm_head", ["m.base_model"]),
+        ("m.base_model.model.model.layers[0]", ["m.base_model"]),
+        ("m.model.config", ["m.base_model"]),
+        ("m.base_model(x)", ["m(...)"]),
+        ("m.base_model.model.generate(x)", ["m.generate(...)"]),
+        ("m.get_base_model().forward(x)", ["m.forward(...)"]),
+        ("m.base_model(m.active_adapters)", ["m(...)", "m.active_adapters()"]),
+        ("m.peft_config['default'].base_model_name_or_path = 'x'", [""]),
+        ("m.active_peft_config.r = 3", [""]),
+        ("results[m.active_adapters] = 1", ["m.active_adapters()"]),
+    ],
+)
+def test_what_would_be_silently_different_is_shown(line: str, ours: list[str]) -> None:
+    """In PEFT's base the adapters act; a base here is untouched."""
+    assert [one.ours for one in found(f"{MADE}{line}\n")[2:]] == ours
+
+
 def test_unknown_models_are_said_to_be_unknown() -> None:
     (one,) = found("def f(m):\n    return m.merge_adapter and m.get_layer_status()\n")
     assert not one.certain and one.note.startswith("cannot tell")
@@ -248,6 +351,62 @@ def test_every_name_of_upstream_has_a_row() -> None:
                 "prepare_model_for_compiled_hotswap",
                 "rescale_adapter_scale",
             ), one.name
+
+
+def test_every_attribute_of_a_peft_model_has_a_row() -> None:
+    from peft import LoraConfig, PromptTuningConfig, get_peft_model
+
+    of_class = {"from_pretrained", "get_model_config"}
+    for config in (
+        LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"]),
+        PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2),
+    ):
+        base = tiny_llama()
+        known = {*dir(base), *by_name(MODEL), *of_class}
+        model = get_peft_model(base, config)  # type: ignore[arg-type]
+        names = {*dir(model), *dir(model.base_model)}
+        assert {name for name in names if not name.startswith("_")} - known == set()
+
+
+@pytest.mark.parametrize("owner", [MODEL, TRANSFORMERS])
+def test_arguments_of_methods_that_stay_are_ours_or_are_explained(owner: str) -> None:
+    from adapterdock.loader.adapted import AdaptedModel
+    from peft import PeftModel
+    from peft.tuners.lora import LoraModel
+    from transformers.integrations.peft import PeftAdapterMixin
+
+    kinds = (PeftModel, LoraModel) if owner == MODEL else (PeftAdapterMixin,)
+    seen = 0
+    for one in by_name(owner).values():
+        theirs = next((getattr(kind, one.name) for kind in kinds if hasattr(kind, one.name)), None)
+        ours = getattr(AdaptedModel, one.name, None)
+        if not one.stays or not inspect.isfunction(theirs) or not inspect.isfunction(ours):
+            continue
+        if one.name in ("forward", "generate"):
+            continue  # the base's arguments
+        names, unnamed = _arguments(theirs)
+        known, places = _arguments(ours)
+        assert names - known - one.keywords.keys() == set(), one.name
+        placed = 0
+        for name, place in zip(unnamed, places, strict=False):
+            if place != one.keywords.get(name, name).rstrip("="):
+                break
+            placed += 1
+        if one.others:
+            assert (one.placed, one.others) == (placed, tuple(unnamed[placed:])), one.name
+        else:
+            assert placed == len(unnamed), one.name
+        seen += 1
+    assert seen >= 3
+
+
+def _arguments(function: Any) -> tuple[set[str], list[str]]:
+    """The names of all arguments, and of those that may be given without one."""
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    names = {one.name for one in parameters if one.kind not in kinds}
+    unnamed = [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
+    return names, unnamed
 
 
 def test_what_takes_a_names_place_exists() -> None:

@@ -79,7 +79,8 @@ class Prompt(ABC):
         self, base: nn.Module, generate: Callable[..., Any], args: Any, kwargs: Inputs
     ) -> Any:
         """The base's ``generate``, which uses :meth:`call` for each step."""
-        refuse(kwargs, "position_ids", "encoder_outputs", *self.without)
+        refuse(kwargs, "position_ids", "encoder_outputs")
+        self.refuse_types(kwargs)
         if cache_length(kwargs.get("past_key_values")):
             raise _cannot("A key-value cache of an earlier generate", "a new one")
         return generate(*args, **kwargs)
@@ -88,10 +89,18 @@ class Prompt(ABC):
     def prepare(self, base: nn.Module, inputs: Inputs, stepping: bool) -> None:
         """Change the base's ``inputs``."""
 
-    @property
-    def without(self) -> tuple[str, ...]:
-        """Inputs that PEFT drops for this task; they are refused."""
-        return () if self.task in ("SEQ_CLS", "TOKEN_CLS") else ("token_type_ids",)
+    def refuse_types(self, inputs: Inputs) -> None:
+        """Refuse token types, which PEFT drops for most tasks. Those of encoders may be zeros, as
+        tokenizers return them: that is what an encoder takes without any."""
+        types = inputs.get("token_type_ids")
+        if types is None or self.task in ("SEQ_CLS", "TOKEN_CLS"):
+            return
+        zeros = isinstance(types, Tensor) and self.task in ("QUESTION_ANS", "FEATURE_EXTRACTION")
+        if not zeros or bool(types.any()):
+            raise _cannot(
+                "token_type_ids other than zeros" if zeros else "token_type_ids",
+                "the call without token_type_ids",
+            )
 
     def lengthen(self, inputs: Inputs, name: str, cached: int, new: Tensor | None) -> None:
         """Put ones for the virtual tokens in front of the mask ``name``. If there are ``cached``
@@ -116,7 +125,8 @@ class InputPrompt(Prompt):
     language model's logits are longer by as many tokens."""
 
     def prepare(self, base: nn.Module, inputs: Inputs, stepping: bool) -> None:
-        refuse(inputs, *(() if stepping else ("position_ids",)), *self.without)
+        refuse(inputs, *(() if stepping else ("position_ids",)))
+        self.refuse_types(inputs)
         inputs.pop("position_ids", None)  # generate counts them without the virtual tokens
         cached = cache_length(inputs.get("past_key_values"))
         self.lengthen(inputs, "attention_mask", cached, _token_input(inputs))
@@ -140,7 +150,8 @@ class EncoderPrompt(Prompt):
             if not stepping:
                 raise _cannot("encoder_outputs", "input_ids")
             return  # generate ran the encoder with the virtual tokens
-        refuse(inputs, "position_ids", *self.without)
+        refuse(inputs, "position_ids")
+        self.refuse_types(inputs)
         self.lengthen(inputs, "attention_mask", 0, None)
         _embed(base, inputs, self.embeddings[: self.tokens])
 
@@ -170,7 +181,7 @@ class Prefix(Prompt):
         self.parts: int = site.settings["num_transformer_submodules"]
 
     def prepare(self, base: nn.Module, inputs: Inputs, stepping: bool) -> None:
-        refuse(inputs, *self.without)
+        self.refuse_types(inputs)
         if base.training and any(
             getattr(module, "gradient_checkpointing", False) for module in base.modules()
         ):

@@ -266,15 +266,41 @@ def test_selected_adapters_are_saved_in_pefts_layout(one: Saved, tmp_path: Path)
     with pytest.raises(RoutingError, match="AD730"):
         model.save_pretrained(tmp_path / "none", selected_adapters=["default", "nobody"])
     assert not (tmp_path / "none").exists()
-    for options in (
+    refused: tuple[dict[str, Any], ...] = (
         {"safe_serialization": False},
         {"save_embedding_layers": True},
         {"path_initial_model_for_weight_conversion": "x"},
-    ):
-        with pytest.raises(UsageError, match="AD932"):
+        {"save_function": torch.save},
+        {"max_shard_size": "1GB"},
+        {"push_to_hub": True},
+        {"misspelt": 1},
+    )
+    for options in refused:
+        with pytest.raises(UsageError, match="AD932") as caught:
             model.save_pretrained(tmp_path / "none", **options)
+        assert next(iter(options)) in str(caught.value)
+    assert not (tmp_path / "none").exists()
     model.save_pretrained(tmp_path / "all", save_embedding_layers="auto")
     assert (tmp_path / "all" / "adapterdock.yaml").exists()
+
+
+def test_options_of_saving_have_to_be_named(one: Saved, tmp_path: Path) -> None:
+    """PEFT's second one is ``safe_serialization``, that of transformers ``is_main_process``: what
+    one means as "not safetensors" would have written nothing."""
+    save: Any = loaded(one).save_pretrained
+    for options in ((False,), (True, ["default"])):
+        with pytest.raises(TypeError, match="positional"):
+            save(tmp_path / "none", *options)
+    assert not (tmp_path / "none").exists()
+    save(tmp_path / "some", is_main_process=True, push_to_hub=False, state_dict=None)
+    assert (tmp_path / "some" / "adapterdock.yaml").exists()
+
+
+def test_a_trainable_adapter_leaves_the_bases_mode(one: Saved) -> None:
+    base = tiny_llama().eval()
+    model = AdaptedModel.from_pretrained(base, one.folder, is_trainable=True)
+    assert not model.training
+    assert model.train().training and base.training
 
 
 def test_pefts_own_functions_are_refused_and_name_ours(one: Saved) -> None:
@@ -297,8 +323,37 @@ def test_arguments_of_another_kind_are_errors_that_say_so(one: Saved) -> None:
         AdaptedModel.from_pretrained("acme/base", one.folder)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="model_id is a NoneType"):
         AdaptedModel.from_pretrained(tiny_llama(), None)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="model_id is a bytes"):
+        AdaptedModel.from_pretrained(tiny_llama(), b"tone")  # type: ignore[arg-type]
     with pytest.raises(SourceError, match="AD201"):
         AdaptedModel.from_pretrained(tiny_llama(), "./nowhere")
+    for other in (None, [("name", torch.ones(1))]):
+        with pytest.raises(AttachError, match="AD740"):
+            adapterdock.set_peft_model_state_dict(loaded(one), other)  # type: ignore[arg-type]
+
+
+def test_functions_for_adapted_models_refuse_others_by_their_class(one: Saved) -> None:
+    oracle = theirs(one)
+    for other in (tiny_llama(), oracle, torch.nn.DataParallel(loaded(one)), None):
+        with pytest.raises(AttachError, match=f"AD739.*A {type(other).__name__} is not"):
+            adapterdock.get_peft_model_state_dict(other)  # type: ignore[arg-type]
+        with pytest.raises(AttachError, match="PEFT's own function"):
+            adapterdock.set_peft_model_state_dict(other, {})  # type: ignore[arg-type]
+    compiled: Any = torch.compile(loaded(one), backend="eager")
+    assert adapterdock.get_peft_model_state_dict(compiled).keys()
+
+
+def test_a_folder_at_home_is_found(
+    one: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "tone").symlink_to(one.folder)
+    for given in ({}, {"config": json.loads((one.folder / "adapter_config.json").read_text())}):
+        model = AdaptedModel.from_pretrained(tiny_llama(), "~/tone", **given)
+        assert close(logits(model), one.answer)
+    model = AdaptedModel.from_pretrained(tiny_llama(), "~", subfolder="tone")
+    assert close(logits(model), one.answer)
 
 
 def test_loading_the_folder_of_an_adapter_says_what_to_do(
@@ -317,8 +372,9 @@ def test_loading_the_folder_of_an_adapter_says_what_to_do(
     report = adapterdock.validate(folder)
     assert [finding.code for finding in report.findings] == ["AD931"]
     for call in (adapterdock.load, adapterdock.lock):
-        with pytest.raises(UsageError, match="AD931") as caught:
-            call(folder)
+        for place in ("adapter_model.safetensors", "adapter_config.json", "."):
+            with pytest.raises(UsageError, match="AD931") as caught:
+                call(folder / place)
     hint = str(caught.value.findings[0].hint)
     assert "AdaptedModel.from_pretrained" in hint
     _, *lines = hint.split("\n")

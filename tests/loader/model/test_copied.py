@@ -117,6 +117,31 @@ def test_a_copy_goes_on_by_itself(two: tuple[Saved, Saved]) -> None:
     assert close(logits(other), two[0].answer)
 
 
+def test_a_base_that_leads_back_to_the_wrapper_is_copied(two: tuple[Saved, Saved]) -> None:
+    """A trainer whose method is a hook has the wrapper, and the base has the hook."""
+
+    class Trainer:
+        def __init__(self, model: AdaptedModel) -> None:
+            self.model, self.calls = model, 0
+
+        def hook(self, *_: Any) -> None:
+            self.calls += 1
+
+    model = both(two)
+    trainer = Trainer(model)
+    base: Any = model.base_model
+    base.model.layers[0].register_forward_hook(trainer.hook)
+    base.wrapper = model
+    answer, calls = logits(model), trainer.calls
+    other = copy.deepcopy(model)
+    copied: Any = other.base_model
+    assert copied.wrapper is other
+    assert torch.equal(logits(other), answer) and trainer.calls == calls
+    (hook,) = copied.model.layers[0]._forward_hooks.values()
+    assert hook.__self__.model is other and hook.__self__.calls > calls
+    assert not memory(model) & memory(other)
+
+
 def test_a_detached_copy_is_a_plain_base(two: tuple[Saved, Saved]) -> None:
     base = tiny_llama()
     plain, before = logits(base), traces(base)

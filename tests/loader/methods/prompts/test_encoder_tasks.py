@@ -141,6 +141,21 @@ def test_question_answering_losses_match_peft(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("task", ["QUESTION_ANS", "FEATURE_EXTRACTION"])
+@pytest.mark.parametrize("kind", ["prefix", "prompt", "p"])
+def test_token_types_of_zeros_change_nothing(kind: str, task: str, tmp_path: Path) -> None:
+    """A tokenizer of BERT's returns them for a text without a second part."""
+    plain = tiny("Bert", task)
+    adapter = saved(plain, kind, task, tmp_path / "it")
+    types = {**masked(), "token_type_ids": torch.zeros(2, 7, dtype=torch.long)}
+    model, oracle = adapted(plain, adapter), peft_loads(plain, adapter.folder)
+    for ours, theirs in zip(answers(model, types), answers(oracle, types), strict=True):
+        assert close(ours, theirs)
+    types["token_type_ids"][1, 3:] = 1
+    with pytest.raises(RoutingError, match="other than zeros"):
+        model(**types)
+
+
+@pytest.mark.parametrize("task", ["QUESTION_ANS", "FEATURE_EXTRACTION"])
 def test_inputs_that_peft_drops_are_refused(task: str, tmp_path: Path) -> None:
     """For both tasks PEFT computes without the token types."""
     plain = tiny("Bert", task)

@@ -13,7 +13,7 @@ from adapterdock.manifests.findings.errors import (
     ManifestError,
     UsageError,
 )
-from adapterdock.manifests.lockfile import read_lock
+from adapterdock.manifests.lockfile import Lock, read_lock, write_lock
 from adapterdock.registry import editing
 from adapterdock.registry.access.session import session_for
 from adapterdock.registry.editing import add, apply, remove, source_for
@@ -136,6 +136,29 @@ def test_whatever_stops_it_nothing_has_changed(
     with pytest.raises((KeyboardInterrupt, LockError)):
         carry_out(edit)
     assert files(manifest.parent) == before
+
+
+@pytest.mark.parametrize("locked_before", [True, False])
+def test_stopped_after_the_lock_is_written_nothing_has_changed(
+    manifest: Path, monkeypatch: pytest.MonkeyPatch, locked_before: bool
+) -> None:
+    if locked_before:
+        carry_out(add(manifest, "b", "./adapters/a0"))
+    before = files(manifest.parent)
+
+    def stop(lock: Lock, path: Path) -> None:
+        write_lock(lock, path)
+        assert files(manifest.parent) != before
+        raise KeyboardInterrupt
+
+    edit = remove(manifest, "a1")
+    with monkeypatch.context() as patched:
+        patched.setattr(editing, "write_lock", stop)
+        with pytest.raises(KeyboardInterrupt):
+            carry_out(edit)
+    assert files(manifest.parent) == before
+    carry_out(edit)
+    assert files(manifest.parent) != before
 
 
 def test_an_adapter_that_cannot_be_locked_is_not_added(manifest: Path) -> None:

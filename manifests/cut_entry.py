@@ -15,6 +15,7 @@ from .layout import Lines, body_of, chunks_of
 from .reading.document import Document
 from .reading.nodes import Entry, Map
 
+_KEY_END = re.compile(r"[ \t]*:([ \t]+[&!]\S*)*")
 _COMMA = re.compile(r"[ \t]*,")
 _LINE_REST = re.compile(r"[ \t]*(#[^\r\n]*)?(?=[\r\n]|\Z)")
 _LOOSE = re.compile(r"(?:\s|#[^\r\n]*(?=[\r\n]))*(?=,)")
@@ -93,8 +94,8 @@ def _cut_from(
         return rest
     if owner is None:
         return None
-    colon = text.index(":", owner.key.spot.end) + 1
-    return f"{rest[:colon]} {{}}{rest[colon:]}"
+    head = _KEY_END.match(text, owner.key.spot.end)
+    return None if head is None else f"{rest[: head.end()]} {{}}{rest[head.end() :]}"
 
 
 def _is_attached(lines: Lines, number: int, column: int) -> bool:

@@ -157,7 +157,7 @@ def source_for(text: str, directory: Path, registries: Collection[str] = ()) -> 
 
     Raises :class:`UsageError` for an invalid one.
     """
-    bare = not text.startswith((".", "/", "~")) and ":" not in text and Path(text).is_dir()
+    bare = text and not text.startswith((".", "/", "~")) and ":" not in text and Path(text).is_dir()
     try:
         source = Source.parse(f"./{text}" if bare else text)
     except SourceSyntaxError as error:

@@ -118,6 +118,14 @@ CASES = {
         "adapters:\n  tone: &t\n    source: ./t\n  a: {source: ./a}\n",
         "adapters:\n  a: {source: ./a}\n",
     ),
+    "the only one, below an anchor": (
+        "adapters: &all !!map   # ours\n  tone: {source: ./t}\nactive: []\n",
+        "adapters: &all !!map {}   # ours\nactive: []\n",
+    ),
+    "the only one, below a quoted key": (
+        "'adapters' :   # ours\n  tone: {source: ./t}\n",
+        "'adapters' : {}   # ours\n",
+    ),
     "which is an alias": (
         "x-t: &t {source: ./t}\nadapters:\n  tone: *t\n  a: {source: ./a}\n",
         "x-t: &t {source: ./t}\nadapters:\n  a: {source: ./a}\n",
@@ -136,6 +144,7 @@ def test_an_entry_is_removed_and_nothing_else(case: str) -> None:
     [
         "adapters:\n  tone: &t\n    source: ./t\n  b: *t\n",
         "x-all: &all\n  tone: {source: ./t}\nadapters:\n  <<: *all\n  b: {source: ./b}\n",
+        "adapters: &all\n  tone: {source: ./t}\nx-all: *all\n",
         "x-all: &all {tone: {source: ./t}}\nadapters: *all\n",
         "adapters:\n  ? tone\n  : {source: ./t}\n  a: {source: ./a}\n",
     ],

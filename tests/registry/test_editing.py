@@ -112,8 +112,9 @@ def test_a_relative_source_counts_from_the_current_folder(
     assert source_for("../adapters/a0", Path("..")) == "./adapters/a0"
     for same in ("hf://org/name@v1", "s3://bucket/a", "/srv/a", "~/a", "registry://r/a@^1"):
         assert source_for(same, Path("..")) == same
-    with pytest.raises(UsageError, match="AD126"):
-        source_for("org/name", Path(".."))
+    for wrong in ("org/name", ""):
+        with pytest.raises(UsageError, match="AD126"):
+            source_for(wrong, Path(".."))
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ def _put_back(path: Path, content: bytes | None) -> None:
     if content is None:
         path.unlink()
         return
+    path = path.resolve()
     temporary = made_beside(path, "")
     try:
         temporary.write_bytes(content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -190,6 +191,28 @@ def test_a_link_and_its_mode_stay(manifest: Path) -> None:
     assert manifest.is_symlink() and "a1" not in real.read_text()
     assert real.stat().st_mode & 0o777 == 0o640
     assert [p.name for p in manifest.parent.glob(".*")] == []
+
+
+def test_a_lock_that_is_a_link_stays_one(manifest: Path) -> None:
+    (manifest.parent / "locks").mkdir()
+    lock = manifest.with_suffix(".lock")
+    lock.symlink_to("locks/it.lock")
+    carry_out(remove(manifest, "a1"))
+    written = read_lock(lock)
+    assert lock.is_symlink() and written is not None and list(written.adapters) == ["a0"]
+    assert [p.name for p in (manifest.parent / "locks").iterdir()] == ["it.lock"]
+
+
+def test_a_read_only_manifest_is_not_changed(manifest: Path) -> None:
+    manifest.chmod(0o444)
+    if os.access(manifest, os.W_OK):
+        pytest.skip("this user may write read-only files")
+    before = files(manifest.parent)
+    with pytest.raises(UsageError, match=r"AD909 .*read-only"):
+        carry_out(remove(manifest, "a1"))
+    assert files(manifest.parent) == before
+    manifest.chmod(0o644)
+    carry_out(remove(manifest, "a1"))
 
 
 def test_a_name_that_is_used_is_not_removed_and_each_place_is_named(manifest: Path) -> None:

@@ -43,6 +43,7 @@ class Chat:
         while True:
             try:
                 line = read().strip()
+                line.encode("utf-8")  # Python passes bytes that are not text on, as surrogates
                 if line == "/exit":
                     return
                 self._take(line)
@@ -54,7 +55,7 @@ class Chat:
                     raise
                 self.write("\n")
                 err.line("/exit or Ctrl-D ends the chat")
-            except UnicodeDecodeError:
+            except UnicodeError:
                 err.line("This line is not text in the terminal's encoding")
             except AdapterdockError as error:
                 print_findings(error.findings, err)

@@ -60,6 +60,10 @@ def hushed() -> Generator[None]:
             logger.setLevel(level)
 
 
+MAX_SEED = 2**64 - 1
+"""What torch takes."""
+
+
 @hushed()
 def run(
     manifest: ManifestArgument = DEFAULT_MANIFEST,
@@ -92,7 +96,9 @@ def run(
             metavar="T", min=0.0, help="Sample at this temperature; 0 is greedy decoding."
         ),
     ] = 0.0,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed for sampling.")] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, max=MAX_SEED, help="Seed for sampling.")
+    ] = 0,
     chat: Annotated[
         bool,
         typer.Option("--chat/--raw", help="Use the tokenizer's chat template, if it has one."),
@@ -135,6 +141,7 @@ def run(
         prompt = _read_prompt() if prompt is None else prompt
         if not prompt.strip():
             raise UsageError(codes.NO_PROMPT.finding("The prompt is empty"))
+        _require_text(prompt)
     with importing_torch():
         from ..loader.generate_text import answer, fitting, load_tokenizer
         from ..loader.load import load
@@ -232,6 +239,16 @@ def _active(file: ManifestFile) -> str:
     if active is None:
         return "the base (the manifest has no `active`)"
     return active if isinstance(active, str) else ", ".join(active)
+
+
+def _require_text(prompt: str) -> None:
+    """Raise :class:`UsageError` if it has bytes that are not text in the terminal's encoding."""
+    try:
+        prompt.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            codes.NO_PROMPT.finding("The prompt is not text", found=ascii(prompt[error.start]))
+        ) from error
 
 
 def _read_prompt() -> str:

@@ -11,11 +11,14 @@ from typing import Any
 
 from .edit import BOM, read_text, refused, same
 from .findings.errors import ManifestError
-from .layout import Lines, chunks_of
+from .layout import Lines, body_of, chunks_of
 from .reading.document import Document
 from .reading.nodes import Entry, Map
 
-_AFTER_FLOW = re.compile(r"[ \t]*,?[ \t]*(#[^\r\n]*)?(?=[\r\n]|\Z)")
+_KEY_END = re.compile(r"[ \t]*:([ \t]+[&!]\S*)*")
+_COMMA = re.compile(r"[ \t]*,")
+_LINE_REST = re.compile(r"[ \t]*(#[^\r\n]*)?(?=[\r\n]|\Z)")
+_LOOSE = re.compile(r"(?:\s|#[^\r\n]*(?=[\r\n]))*(?=,)")
 
 
 def cut_entry(text: str, path: tuple[str, ...]) -> str:
@@ -42,7 +45,8 @@ def cut_entry(text: str, path: tuple[str, ...]) -> str:
 def _cut(text: str, before: Document, path: tuple[str, ...]) -> str | None:
     """The text without the entry, or ``None`` where no line or part of one is only its own."""
     lines = Lines(text)
-    node, first, end = before.root, 0, len(lines)
+    node = before.root
+    first, end = (0, len(lines)) if node.flow else body_of(lines, node)
     owner: Entry | None = None
     for depth, part in enumerate(path):
         entry = node.entries[part]
@@ -75,16 +79,23 @@ def _cut_from(
     first, end = chunk.start, chunk.end
     while first > chunk.above and _is_attached(lines, first - 1, found.column):
         first -= 1
-    after_blank = first > within[0] and lines.is_blank(first - 1)
-    if after_blank and (end == len(lines) or lines.is_blank(end)):
+    index = found.chunks.index(chunk)
+    if index and found.chunks[index - 1].open:
+        while end < len(lines) and lines.is_blank(end):  # they would become part of its text
+            end += 1
+    elif (
+        first > within[0]
+        and lines.is_blank(first - 1)
+        and (end == len(lines) or lines.is_blank(end))
+    ):
         first -= 1
     rest = text[: lines.offset(first)] + text[lines.offset(end) :]
     if len(found.chunks) > 1:
         return rest
     if owner is None:
         return None
-    colon = text.index(":", owner.key.spot.end) + 1
-    return f"{rest[:colon]} {{}}{rest[colon:]}"
+    head = _KEY_END.match(text, owner.key.spot.end)
+    return None if head is None else f"{rest[: head.end()]} {{}}{rest[head.end() :]}"
 
 
 def _is_attached(lines: Lines, number: int, column: int) -> bool:
@@ -92,18 +103,38 @@ def _is_attached(lines: Lines, number: int, column: int) -> bool:
 
 
 def _cut_flow(lines: Lines, node: Map, key: str) -> str:
+    """The text without an entry in braces. A comment that may be about another entry stays."""
     text, entry = lines.text, node.entries[key]
-    start, end = entry.key.spot.start, max(entry.key.spot.end, entry.spot.end)
-    line = lines.offset(lines.number(start))
-    rest = _AFTER_FLOW.match(text, end)
-    if rest is not None and not text[line:start].strip():  # it has its lines for itself
-        return text[:line] + text[lines.offset(lines.number(rest.end()) + 1) :]
-    others = [e for k, e in node.entries.items() if k != key]
-    later = [e.key.spot.start for e in others if e.key.spot.start > start]
-    if later:
-        return text[:start] + text[min(later) :]
-    earlier = [max(e.key.spot.end, e.spot.end) for e in others]
-    return text[: max(earlier, default=start)] + text[end:]
+    start, end = entry.key.spot.start, _end(entry)
+    others = [e for k, e in node.entries.items() if k != key and e.own]
+    earlier = max((_end(e) for e in others if e.key.spot.start < start), default=None)
+    is_last = all(e.key.spot.start < start for e in others)
+    comma = _COMMA.match(text, end)
+    cut = end if comma is None else comma.end()
+    number = lines.number(start)
+    before = text[lines.offset(number) : start].strip()
+    after = _LINE_REST.match(text, cut)
+    own_comma = (not before and (comma or is_last)) or (before == "," and comma is None)
+    if after is not None and own_comma:  # it has its lines for itself
+        first, column = number, start - lines.offset(number)
+        least = node.spot.start if earlier is None else earlier
+        while lines.offset(first - 1) > least and _is_attached(lines, first - 1, column):
+            first -= 1
+        return text[: lines.offset(first)] + text[lines.offset(lines.number(after.end()) + 1) :]
+    if earlier is not None and is_last and "#" not in text[earlier:start]:
+        return text[:earlier] + text[end:]
+    if comma is None and not is_last:  # it is after a comment
+        kept = _LOOSE.match(text, end)
+        rest = "" if kept is None else kept[0] + text[kept.end() + 1 :]
+        return text[:start].rstrip(" \t") + rest
+    head, rest = text[:start], text[cut:].lstrip(" \t")
+    if rest.startswith(("#", "\r", "\n")):
+        head = head.rstrip(" \t") + (" " if rest.startswith("#") else "")
+    return head + rest
+
+
+def _end(entry: Entry) -> int:
+    return max(entry.key.spot.end, entry.spot.end)
 
 
 def _without(data: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import yaml
 
 from .findings import language as codes
 from .findings.errors import ManifestError
+from .layout import Lines, after_deeper_comments, newline_of
 from .reading.document import Document, read_document
 from .reading.nodes import Entry, Map, is_null
 from .reading.scalars import resolve_plain
@@ -61,7 +62,7 @@ def _splice(text: str, before: Document, path: tuple[str, ...], value: Mapping[s
             return _insert(text, node, part, _nest(rest, value), step)
         inner = entry.value
         last = not rest
-        if isinstance(inner, Map) and inner.entries and not last:
+        if isinstance(inner, Map) and not last and (inner.entries or _has_comment(text, entry)):
             if entry.alias:
                 raise refused(before, path, f"{part!r} is an alias, and would change elsewhere too")
             if not inner.flow and not node.flow:
@@ -72,6 +73,14 @@ def _splice(text: str, before: Document, path: tuple[str, ...], value: Mapping[s
             return _replace(text, node, entry, _nest(rest, value), step)
         raise refused(before, path, f"{part!r} is not a mapping")
     raise AssertionError("A path has at least one part")
+
+
+def _has_comment(text: str, entry: Entry) -> bool:
+    """Whether it is empty braces with a comment inside."""
+    inner = entry.value
+    if not (isinstance(inner, Map) and inner.flow) or entry.alias:
+        return False
+    return "#" in text[text.index("{", inner.spot.start) : inner.spot.end]
 
 
 def refused(
@@ -96,10 +105,6 @@ def _column(node: Map) -> int | None:
     return None if column is None else column - 1
 
 
-def _newline(text: str) -> str:
-    return "\r\n" if "\r\n" in text else "\n"
-
-
 def _line_end(text: str, index: int) -> int:
     """Where the line of ``index`` ends, before its line break."""
     if index and text[index - 1] in "\r\n":  # a text block ends after its line break
@@ -112,16 +117,26 @@ def _line_end(text: str, index: int) -> int:
 def _insert(text: str, parent: Map, key: str, value: Mapping[str, Any], step: int) -> str:
     if parent.flow:
         added = _flow({key: value})[1:-1]
-        if parent.last > parent.spot.start + 1:
-            return f"{text[: parent.last]}, {added}{text[parent.last :]}"
         start = text.index("{", parent.spot.start) + 1
+        if parent.last > start:
+            return f"{text[: parent.last]}, {added}{text[parent.last :]}"
         gap = " " if text[start : start + 1] == "#" else ""
         return text[:start] + added + gap + text[start:]
     if parent.entries and all(_is_short(text, entry) for entry in parent.entries.values()):
         lines = [_flow({key: value})[1:-1]]
     else:
         lines = _block_lines({key: value}, step)
-    return _add_lines(text, _line_end(text, parent.last), lines, _column(parent) or 0)
+    column = _column(parent) or 0
+    return _add_lines(text, _entries_end(text, parent, column), lines, column)
+
+
+def _entries_end(text: str, node: Map, column: int) -> int:
+    """Where the line of the last entry ends, or that of the last comment inside it."""
+    lines = Lines(text)
+    end = _line_end(text, node.last)
+    after = lines.number(end) + 1
+    last = after_deeper_comments(lines, after, len(lines), column)
+    return end if last == after else lines.offset(last - 1) + len(lines[last - 1])
 
 
 def _is_short(text: str, entry: Entry) -> bool:
@@ -139,7 +154,7 @@ def _replace(text: str, parent: Map, entry: Entry, value: Mapping[str, Any], ste
         return text[:start] + gap + _flow(value) + text[end:]
     inner = entry.value
     if isinstance(inner, Map) and not inner.flow and not entry.alias and value:
-        indent = _newline(text) + " " * (_column(inner) or 0)
+        indent = newline_of(text) + " " * (_column(inner) or 0)
         return text[:start] + indent.join(_block_lines(value, step)) + text[end:]
     column = (_column(parent) or 0) + step
     if not value:
@@ -151,7 +166,7 @@ def _replace(text: str, parent: Map, entry: Entry, value: Mapping[str, Any], ste
 
 
 def _add_lines(text: str, at: int, lines: list[str], column: int) -> str:
-    added = "".join(_newline(text) + " " * column + line for line in lines)
+    added = "".join(newline_of(text) + " " * column + line for line in lines)
     return text[:at] + added + text[at:]
 
 

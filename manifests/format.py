@@ -17,7 +17,7 @@ from .findings import usage as codes
 from .findings.errors import ManifestError
 from .findings.finding import Where
 from .language.schema import Manifest
-from .layout import Chunk, Lines, chunks_of, is_block_scalar
+from .layout import Chunk, Lines, body_of, chunks_of, is_block_scalar, newline_of
 from .reading.conform import Shape, shape_of
 from .reading.document import Document, read_document
 from .reading.nodes import Items, Map, Node, scalars
@@ -45,14 +45,16 @@ def formatted(data: bytes, file: str | None = None) -> bytes:
     text = data.decode("utf-8")
     mark, body = (BOM, text[1:]) if text.startswith(BOM) else ("", text)
     before = read_text(body)
-    newline = "\r\n" if "\r\n" in body else "\n"
+    newline = newline_of(body)
+    ends = [newline] if body.endswith(("\n", "\r")) else [newline, ""]  # text after | may need none
     for ordered in (True, False):  # an anchor may have to stay before its aliases
         lines = _Format(Lines(body), before.root, ordered).lines()
         if lines is None:
             break
-        after = newline.join(lines) + newline
-        if _is_same(before, after):
-            return (mark + after).encode("utf-8")
+        for end in ends:
+            after = newline.join(lines) + end
+            if _is_same(before, after):
+                return (mark + after).encode("utf-8")
     raise ManifestError(
         codes.CANNOT_FORMAT.finding("Cannot format this manifest", Where(file=file))
     )
@@ -114,18 +116,13 @@ class _Format:
             return [*_started(self._raw(0, last + 1, 0))]
         first = min(entry.key.spot.start for entry in root.entries.values())
         key_line = text.number(first)
-        start = max((n + 1 for n in range(key_line) if not self._is_loose(n)), default=0)
-        last = text.number(max(root.last - 1, 0))
-        end = next((n for n in range(last + 1, len(text)) if not self._is_loose(n)), len(text))
+        start, end = body_of(text, root)
         blank = [n for n in range(start, key_line) if text.is_blank(n)]
         head = blank[-1] + 1 if blank else key_line
         body = self._mapping(root, _TOP, head, end, 0)
         if body is None:
             return None
         return [*_started(self._raw(0, head, 0)), *body, *self._raw(end, len(text), 0)]
-
-    def _is_loose(self, number: int) -> bool:
-        return self.text.is_blank(number) or self.text.is_comment(number)
 
     def _mapping(
         self, node: Map, shape: Shape, first: int, end: int, column: int
@@ -138,12 +135,15 @@ class _Format:
         if self.ordered and shape.is_model:
             chunks.sort(key=lambda chunk: _rank(chunk.key, shape))
         lines: list[str] = []
-        for index, chunk in enumerate(chunks):
+        open_end = True  # blank lines here would be part of a text, or stand at the start
+        for chunk in chunks:
             above = self._comments(chunk.above, chunk.start, column)
-            lines += above if index else _started(above)
+            lines += _started(above) if open_end else above
+            open_end = chunk.open
             lines += self._entry(chunk, _inner(shape, chunk.key), found.column, column)
         tail = max((chunk.end for chunk in found.chunks), default=first)
         after = [*self._comments(tail, end, column)]
+        after = [*_started(after)] if open_end else after
         while after and not after[-1]:
             del after[-1]
         return lines + after

@@ -12,6 +12,11 @@ from .reading.nodes import Entry, Items, Map, Node, Scalar, scalars
 _BREAK = re.compile(r"\r\n|\n|\r")
 
 
+def newline_of(text: str) -> str:
+    """The line break of a text; the longest if it has several."""
+    return next((one for one in ("\r\n", "\n", "\r") if one in text), "\n")
+
+
 @dataclass(frozen=True)
 class Lines:
     """A text by lines, which count from 0 and have no line breaks."""
@@ -51,18 +56,24 @@ class Lines:
     def is_comment(self, number: int) -> bool:
         return self[number].lstrip().startswith("#")
 
+    def is_loose(self, number: int) -> bool:
+        """Whether it belongs to no value: it is blank, or a comment."""
+        return self.is_blank(number) or self.is_comment(number)
+
 
 @dataclass(frozen=True)
 class Chunk:
     """The lines of one entry. ``above`` is the first line of the comments and blank lines before
     it, ``start`` the line of its key, ``end`` the line after it and after the comments that are
-    indented more than the key."""
+    indented more than the key. ``open`` says that blank lines after it would be part of its value,
+    which ends in text after ``|+``."""
 
     key: str
     entry: Entry
     above: int
     start: int
     end: int
+    open: bool
 
 
 @dataclass(frozen=True)
@@ -73,6 +84,18 @@ class Chunks:
     chunks: tuple[Chunk, ...]
     column: int
     end: int
+
+
+def body_of(lines: Lines, root: Map) -> tuple[int, int]:
+    """The lines of the top mapping, which is not in braces: from the first to before the end.
+
+    They are after the directives and the ``---`` at the top, and before the ``...`` at the end.
+    """
+    first = lines.number(min(entry.key.spot.start for entry in root.entries.values()))
+    last = lines.number(max(root.last - 1, 0))
+    start = max((n + 1 for n in range(first) if not lines.is_loose(n)), default=0)
+    end = next((n for n in range(last + 1, len(lines)) if not lines.is_loose(n)), len(lines))
+    return start, end
 
 
 def chunks_of(lines: Lines, node: Map, first: int, end: int) -> Chunks | None:
@@ -97,8 +120,9 @@ def chunks_of(lines: Lines, node: Map, first: int, end: int) -> Chunks | None:
             return None
         until = starts[index + 1] if index + 1 < len(entries) else end
         last = _after(lines, entry)
-        stop = _with_deeper_comments(lines, last, until, column)
-        found.append(Chunk(key, entry, above, start, stop))
+        stop = after_deeper_comments(lines, last, until, column)
+        is_open = stop == last and _keeps_blank_lines(lines, entry)
+        found.append(Chunk(key, entry, above, start, stop, is_open))
         above = stop
     return Chunks(tuple(found), column, end) if _only_comments(lines, above, end) else None
 
@@ -114,12 +138,19 @@ def _after(lines: Lines, entry: Entry) -> int:
     if entry.alias:
         return lines.number(end - 1) + 1
     leaf = _last(node)
-    if leaf is not None and is_block_scalar(lines.text, leaf):
-        head = lines[lines.number(leaf.spot.start)]
-        keeps = "+" in head[leaf.spot.start - lines.offset(lines.number(leaf.spot.start)) :]
+    if leaf is not None and is_block_scalar(lines.text, leaf) and not _keeps(lines.text, leaf):
         inside = lines.text[leaf.spot.start : end]
-        end = end if keeps else leaf.spot.start + len(inside.rstrip())
+        end = leaf.spot.start + len(inside.rstrip())
     return lines.number(end - 1) + 1
+
+
+def _keeps_blank_lines(lines: Lines, entry: Entry) -> bool:
+    leaf = None if entry.alias else _last(entry.value)
+    return leaf is not None and is_block_scalar(lines.text, leaf) and _keeps(lines.text, leaf)
+
+
+def _keeps(text: str, leaf: Scalar) -> bool:
+    return "+" in text[leaf.spot.start : leaf.spot.start + 3].split("\n")[0]
 
 
 def _last(node: Node) -> Scalar | None:
@@ -131,10 +162,10 @@ def _last(node: Node) -> Scalar | None:
 
 
 def _only_comments(lines: Lines, first: int, end: int) -> bool:
-    return all(lines.is_blank(n) or lines.is_comment(n) for n in range(first, end))
+    return all(map(lines.is_loose, range(first, end)))
 
 
-def _with_deeper_comments(lines: Lines, first: int, until: int, column: int) -> int:
+def after_deeper_comments(lines: Lines, first: int, until: int, column: int) -> int:
     """The line after the comments from ``first`` that are indented more than ``column``."""
     end = first
     for number in range(first, until):

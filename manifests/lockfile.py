@@ -435,15 +435,15 @@ def write_lock(lock: Lock, path: Path) -> None:
     """Write ``lock``, and its samples beside it, by rename.
 
     A reader sees the old lock or the new one, each with its samples, also after the writer was
-    killed: both tables are written first, then the lock, and then the old table is removed.
-    Temporary files of killed processes are removed.
+    killed: both tables are written first, then the lock, and then the old table is removed. A link
+    stays a link. Temporary files of killed processes are removed.
     """
     where = Where(file=str(path))
     samples = lock.base.samples if lock.base else None
     beside = samples_path(path)
     try:
         for target in (path, beside):
-            for left in left_beside(target, ""):
+            for left in left_beside(target.resolve(), ""):
                 left.unlink(missing_ok=True)
         if samples is None and not beside.exists():
             _replace(path, render_lock(lock))
@@ -479,6 +479,7 @@ def _write_with_samples(lock: Lock, path: Path, samples: str | None) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
+    path = path.resolve()  # a link stays a link
     temporary = made_beside(path, "")
     try:
         with temporary.open("x", encoding="utf-8", newline="\n") as stream:

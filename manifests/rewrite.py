@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -14,11 +15,18 @@ from .owner import left_beside, made_beside
 def rewrite(path: Path, before: bytes, after: bytes) -> None:
     """Replace the file, which has the content ``before``, by rename. A link stays a link.
 
-    Raises :class:`UsageError` if it has another content now, or cannot be written.
+    Raises :class:`UsageError` if it has another content now, or cannot be written. A file that is
+    read-only cannot, although its folder would allow the rename.
     """
     where = Where(file=str(path))
     try:
         real = path.resolve(strict=True)
+        if not os.access(real, os.W_OK):
+            raise UsageError(
+                codes.UNWRITABLE.finding(
+                    "The manifest is read-only", where, hint="Make it writable first."
+                )
+            )
         for left in left_beside(real, "", ".yaml"):
             left.unlink(missing_ok=True)
         temporary = made_beside(real, "", ".yaml")

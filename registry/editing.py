@@ -21,8 +21,10 @@ from ..manifests.language.names import NAME_RULE, is_name
 from ..manifests.language.rules import unknown_adapter
 from ..manifests.language.source import Source, SourceSyntaxError
 from ..manifests.language.uses import uses_of
+from ..manifests.lock_samples import samples_path
 from ..manifests.lockfile import Lock, lock_path, write_lock
 from ..manifests.manifest import ManifestFile, read_manifest
+from ..manifests.put_back import put_back_on_error
 from ..manifests.reading.bounded_file import read_at_most
 from ..manifests.reading.document import Document, read_document
 from ..manifests.reading.nodes import find
@@ -136,10 +138,12 @@ def apply(edit: Edit, session: Session) -> Locked:
         new, resolution = make_lock(edit.file, old, session)
     except AdapterdockError as error:
         raise type(error)(*_as_now(error.findings, edit.document)) from error
+    lock = lock_path(edit.path)
     try:
         rewrite(edit.path, edit.before, edit.after)
         if is_to_write(edit.file, old, new):
-            write_lock(new, lock_path(edit.path))
+            with put_back_on_error(lock, samples_path(lock)):
+                write_lock(new, lock)
     except BaseException:
         if edit.path.read_bytes() == edit.after:
             rewrite(edit.path, edit.after, edit.before)
@@ -153,7 +157,7 @@ def source_for(text: str, directory: Path, registries: Collection[str] = ()) -> 
 
     Raises :class:`UsageError` for an invalid one.
     """
-    bare = not text.startswith((".", "/", "~")) and ":" not in text and Path(text).is_dir()
+    bare = text and not text.startswith((".", "/", "~")) and ":" not in text and Path(text).is_dir()
     try:
         source = Source.parse(f"./{text}" if bare else text)
     except SourceSyntaxError as error:

@@ -154,6 +154,7 @@ def _weights(
     else:
         raise _invalid(f"Cannot select adapters by a {type(selection).__name__}")
     found: dict[str, Weight] = {}
+    brought: dict[str, str] = {}
     problems: list[Finding] = []
     for name, written in wanted:
         if not isinstance(name, str):
@@ -167,11 +168,18 @@ def _weights(
         problems += _idle(name, weight, [adapters[member] for member in members])
         for member, share in members.items():
             if member in found:
-                raise _invalid(f"{member!r} is selected twice")
-            found[member] = share
+                raise _twice(member, brought[member], name)
+            found[member], brought[member] = share, name
     if problems:
         raise RoutingError(*problems)
     return found
+
+
+def _twice(member: str, first: str, second: str) -> RoutingError:
+    if first == second:
+        return _invalid(f"{member!r} is selected twice")
+    hint = f"Write the adapters of the composition instead of its name, and {member!r} once."
+    return _invalid(f"{member!r} is selected twice: by {first!r} and by {second!r}", hint)
 
 
 def _idle(name: str, weight: Weight, members: Sequence[Adapter]) -> list[Finding]:

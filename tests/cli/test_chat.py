@@ -117,3 +117,11 @@ def test_the_chat_ends_only_when_it_is_told(talk: Talk, capsys: pytest.CaptureFi
 def test_a_path_is_no_command(talk: Talk) -> None:
     talk.type("/etc/hosts is a file")
     assert talk.asked == [(["/etc/hosts is a file"], None)]
+
+
+def test_a_line_that_is_not_text_is_not_sent(
+    talk: Talk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    talk.type("caf\udce9", "café")
+    assert [said for said, _ in talk.asked] == [["café"]]
+    assert "not text" in capsys.readouterr().err

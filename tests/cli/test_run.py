@@ -57,9 +57,12 @@ def test_a_seed_gives_the_same_sample_again(cli: Cli, at: Path) -> None:
         return ask(cli, "-p", PROMPT, "--temperature", 5, "--seed", seed, "--raw")
 
     assert sample(3) == sample(3) != sample(4)
+    assert sample(2**64 - 1) == sample(2**64 - 1)
 
 
-@pytest.mark.parametrize("option", [("--temperature", "-1"), ("--max-new-tokens", "0")])
+@pytest.mark.parametrize(
+    "option", [("--temperature", "-1"), ("--max-new-tokens", "0"), ("--seed", str(2**64))]
+)
 def test_numbers_out_of_range_are_wrong_usage(cli: Cli, option: tuple[str, str]) -> None:
     assert cli("run", "-p", "x", *option).exit_code == 2
 
@@ -68,6 +71,12 @@ def test_numbers_out_of_range_are_wrong_usage(cli: Cli, option: tuple[str, str])
 def test_a_missing_prompt_is_wrong_usage(cli: Cli, at: Path, given: str) -> None:
     result = cli("run", given=given)
     assert (result.exit_code, "AD905" in result.stderr) == (2, True)
+
+
+def test_a_prompt_that_is_not_text_is_wrong_usage(cli: Cli, at: Path) -> None:
+    result = cli("run", "-p", "caf\udce9")
+    assert (result.exit_code, "The prompt is not text" in result.stderr) == (2, True)
+    assert "\\udce9" in result.stderr
 
 
 def without(tmp_path: Path, modules: str, *arguments: str) -> subprocess.CompletedProcess[str]:

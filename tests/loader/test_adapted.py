@@ -655,6 +655,20 @@ def test_a_state_dict_of_mixed_dtypes_can_be_saved(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "state.pt")
 
 
+def test_an_adapter_that_a_composition_brings_again_is_named_with_it(model: AdaptedModel) -> None:
+    model.define_composition("mix", {"one": 0.5, "two": 1})
+    with pytest.raises(RoutingError) as caught:
+        model.set_adapter({"mix": 0.5, "two": 1.0})
+    (finding,) = caught.value.findings
+    assert finding.message == "'two' is selected twice: by 'mix' and by 'two'"
+    assert finding.hint == (
+        "Write the adapters of the composition instead of its name, and 'two' once."
+    )
+    with pytest.raises(RoutingError, match=r"'two' is selected twice\n"):
+        model.set_adapter(["two", "two"])
+    model.set_adapter({"mix": 0.5})
+
+
 def test_wrapping_twice_and_taken_names_are_refused(model: AdaptedModel) -> None:
     with pytest.raises(AttachError) as caught:
         AdaptedModel(model)

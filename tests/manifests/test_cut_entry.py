@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from adapterdock.manifests.cut_entry import cut_entry
 from adapterdock.manifests.edit import set_mapping
@@ -61,6 +63,45 @@ CASES = {
         "adapters: {\n  a: {source: ./a},  # a\n  tone: {source: ./t}  # t\n}\n",
         "adapters: {\n  a: {source: ./a},  # a\n}\n",
     ),
+    "in braces, beside a comment about another": (
+        "adapters: {a: {source: ./a}, # about a\n  tone: {source: ./t}}\n",
+        "adapters: {a: {source: ./a}, # about a\n  }\n",
+    ),
+    "in braces, before a comment about another": (
+        "adapters: {tone: {source: ./t},\n  # about a\n  a: {source: ./a}}\n",
+        "adapters: {\n  # about a\n  a: {source: ./a}}\n",
+    ),
+    "in braces, with a comment above": (
+        "adapters: {\n  # about a\n  a: {source: ./a},\n  # about tone\n  tone: {source: ./t},\n"
+        "  # about b\n  b: {source: ./b},\n}\n",
+        "adapters: {\n  # about a\n  a: {source: ./a},\n  # about b\n  b: {source: ./b},\n}\n",
+    ),
+    "in braces with the comma first": (
+        "adapters: { a: {source: ./a} # a\n  , tone: {source: ./t} # t\n  , b: {source: ./b}\n}\n",
+        "adapters: { a: {source: ./a} # a\n  , b: {source: ./b}\n}\n",
+    ),
+    "in braces with the comma after a comment": (
+        "adapters: {\n  tone: {source: ./t} # x\n  , a: {source: ./a}}\n",
+        "adapters: {\n # x\n   a: {source: ./a}}\n",
+    ),
+    "the only one in braces, with a comma": (
+        "adapters: {tone: {source: ./t},}  # c\n",
+        "adapters: {}  # c\n",
+    ),
+    "between the marks of a document": (
+        "# head\n---\nadapters:\n  tone: {source: ./t}\n  a: {source: ./a}\n...\n# end\n",
+        "# head\n---\nadapters:\n  a: {source: ./a}\n...\n# end\n",
+    ),
+    "after text that keeps its blank lines": (
+        "adapters:\n  a:\n    description: |+\n      x\n\n  tone: {source: ./t}\n\n"
+        "  b: {source: ./b}\n",
+        "adapters:\n  a:\n    description: |+\n      x\n\n  b: {source: ./b}\n",
+    ),
+    "after text that does not keep its blank lines": (
+        "adapters:\n  a:\n    description: |\n      x\n\n  tone: {source: ./t}\n\n"
+        "  b: {source: ./b}\n",
+        "adapters:\n  a:\n    description: |\n      x\n\n  b: {source: ./b}\n",
+    ),
     "all in braces": (
         "{version: 1, adapters: {tone: {source: ./t}, a: {source: ./a}}}",
         "{version: 1, adapters: {a: {source: ./a}}}",
@@ -76,6 +117,14 @@ CASES = {
     "with an anchor that nothing uses": (
         "adapters:\n  tone: &t\n    source: ./t\n  a: {source: ./a}\n",
         "adapters:\n  a: {source: ./a}\n",
+    ),
+    "the only one, below an anchor": (
+        "adapters: &all !!map   # ours\n  tone: {source: ./t}\nactive: []\n",
+        "adapters: &all !!map {}   # ours\nactive: []\n",
+    ),
+    "the only one, below a quoted key": (
+        "'adapters' :   # ours\n  tone: {source: ./t}\n",
+        "'adapters' : {}   # ours\n",
     ),
     "which is an alias": (
         "x-t: &t {source: ./t}\nadapters:\n  tone: *t\n  a: {source: ./a}\n",
@@ -95,6 +144,7 @@ def test_an_entry_is_removed_and_nothing_else(case: str) -> None:
     [
         "adapters:\n  tone: &t\n    source: ./t\n  b: *t\n",
         "x-all: &all\n  tone: {source: ./t}\nadapters:\n  <<: *all\n  b: {source: ./b}\n",
+        "adapters: &all\n  tone: {source: ./t}\nx-all: *all\n",
         "x-all: &all {tone: {source: ./t}}\nadapters: *all\n",
         "adapters:\n  ? tone\n  : {source: ./t}\n  a: {source: ./a}\n",
     ],
@@ -105,6 +155,13 @@ def test_an_entry_that_others_need_is_refused(text: str) -> None:
     (finding,) = refused.value.findings
     assert finding.code == "AD160"
     assert finding.message.startswith("Cannot remove adapters.tone: ")
+
+
+def test_many_comments_in_braces_cost_no_time() -> None:
+    text = "adapters: {\n  tone: 1\n" + "  # #\n" * 2000 + ", a: 1 }\n"
+    started = time.process_time()
+    assert read_document(cut_entry(text, TONE).encode()).data == {"adapters": {"a": 1}}
+    assert time.process_time() - started < 5
 
 
 _NAMES = st.lists(st.sampled_from(["a", "b", "c.d", "no", "1.5"]), unique=True, max_size=4)

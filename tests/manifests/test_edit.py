@@ -88,6 +88,19 @@ CASES = {
         "x-b: &b {model: x}\nbase:\n  <<: *b\n  dtype: auto\n",
         f"x-b: &b {{model: x}}\nbase:\n  <<: *b\n  dtype: auto\n  fingerprint:\n    {BLOCK}\n",
     ),
+    "after a comment that is inside the last entry": (
+        "base:\n  # the model\n  model: x\n    # not y\n\n    # nor z\n\n  # end\nversion: 1\n",
+        "base:\n  # the model\n  model: x\n    # not y\n\n    # nor z\n"
+        f"  fingerprint:\n    {BLOCK}\n\n  # end\nversion: 1\n",
+    ),
+    "into braces with a comment only": (
+        "base: &b { # to come\n}\nversion: 1\n",
+        f"base: &b {{fingerprint: {FLOW} # to come\n}}\nversion: 1\n",
+    ),
+    "between the marks of a document": (
+        "---\nversion: 1\n...\n# end\n",
+        f"---\nversion: 1\nbase:\n  fingerprint:\n    {BLOCK}\n...\n# end\n",
+    ),
     "all in braces": (
         "{version: 1, base: {}}",
         f"{{version: 1, base: {{fingerprint: {FLOW}}}}}",
@@ -103,9 +116,10 @@ def test_the_mapping_is_set_and_nothing_else_changes(before: str, after: str) ->
 
 @pytest.mark.parametrize(("before", "after"), CASES.values(), ids=CASES.keys())
 def test_other_line_endings_are_kept(before: str, after: str) -> None:
-    result = set_mapping(before.replace("\n", "\r\n"), AT, VALUE)
-    if "\n" in before:
-        assert "\n" not in result.replace("\r\n", "")
+    for newline in ("\r\n", "\r"):
+        result = set_mapping(before.replace("\n", newline), AT, VALUE)
+        if "\n" in before:
+            assert "\n" not in result.replace(newline, "")
     marked = set_mapping("\ufeff" + before, AT, VALUE)
     assert marked == "\ufeff" + set_mapping(before, AT, VALUE)
 

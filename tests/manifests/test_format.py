@@ -71,6 +71,23 @@ CASES = {
         "%YAML 1.2\n---\nversion: 1\nbase: {}\n...\n",
     ),
     "all in braces": ("{base: {},  version: 1}  \n\n", "{base: {},  version: 1}\n"),
+    "a blank line that comes after text which keeps its blank lines": (
+        "version: 1\nbase: {}\nadapters:\n  a:\n\n    tags: [t]\n    description: |+\n      x\n"
+        "    source: ./a\n",
+        "version: 1\nbase: {}\nadapters:\n  a:\n    source: ./a\n    description: |+\n      x\n"
+        "    tags: [t]\n",
+    ),
+    "a blank line that comes after other text": (
+        "version: 1\nbase: {}\nadapters:\n  a:\n    tags: [t]\n\n    description: |\n      x\n"
+        "    source: ./a\n",
+        "version: 1\nbase: {}\nadapters:\n  a:\n    source: ./a\n\n    description: |\n      x\n"
+        "    tags: [t]\n",
+    ),
+    "text at the end without a line break": (
+        "base: {}\nversion: 1\nx-note:   1\nactive: |\n   tone",
+        "version: 1\nx-note: 1\nbase: {}\nactive: |\n   tone",
+    ),
+    "old line endings": ("base: {}\rversion: 1\r", "version: 1\rbase: {}\r"),
     "carriage returns": ("base: {}\r\nversion: 1", "version: 1\r\nbase: {}\r\n"),
     "lists": (
         "version: 1\nbase:\n    dtype: auto\n    aliases:\n    - a  # one\n    # two\n    - b\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from adapterdock.manifests.findings.errors import (
     ManifestError,
     UsageError,
 )
-from adapterdock.manifests.lockfile import read_lock
+from adapterdock.manifests.lockfile import Lock, read_lock, write_lock
 from adapterdock.registry import editing
 from adapterdock.registry.access.session import session_for
 from adapterdock.registry.editing import add, apply, remove, source_for
@@ -112,8 +113,9 @@ def test_a_relative_source_counts_from_the_current_folder(
     assert source_for("../adapters/a0", Path("..")) == "./adapters/a0"
     for same in ("hf://org/name@v1", "s3://bucket/a", "/srv/a", "~/a", "registry://r/a@^1"):
         assert source_for(same, Path("..")) == same
-    with pytest.raises(UsageError, match="AD126"):
-        source_for("org/name", Path(".."))
+    for wrong in ("org/name", ""):
+        with pytest.raises(UsageError, match="AD126"):
+            source_for(wrong, Path(".."))
 
 
 @pytest.mark.parametrize(
@@ -136,6 +138,29 @@ def test_whatever_stops_it_nothing_has_changed(
     with pytest.raises((KeyboardInterrupt, LockError)):
         carry_out(edit)
     assert files(manifest.parent) == before
+
+
+@pytest.mark.parametrize("locked_before", [True, False])
+def test_stopped_after_the_lock_is_written_nothing_has_changed(
+    manifest: Path, monkeypatch: pytest.MonkeyPatch, locked_before: bool
+) -> None:
+    if locked_before:
+        carry_out(add(manifest, "b", "./adapters/a0"))
+    before = files(manifest.parent)
+
+    def stop(lock: Lock, path: Path) -> None:
+        write_lock(lock, path)
+        assert files(manifest.parent) != before
+        raise KeyboardInterrupt
+
+    edit = remove(manifest, "a1")
+    with monkeypatch.context() as patched:
+        patched.setattr(editing, "write_lock", stop)
+        with pytest.raises(KeyboardInterrupt):
+            carry_out(edit)
+    assert files(manifest.parent) == before
+    carry_out(edit)
+    assert files(manifest.parent) != before
 
 
 def test_an_adapter_that_cannot_be_locked_is_not_added(manifest: Path) -> None:
@@ -166,6 +191,28 @@ def test_a_link_and_its_mode_stay(manifest: Path) -> None:
     assert manifest.is_symlink() and "a1" not in real.read_text()
     assert real.stat().st_mode & 0o777 == 0o640
     assert [p.name for p in manifest.parent.glob(".*")] == []
+
+
+def test_a_lock_that_is_a_link_stays_one(manifest: Path) -> None:
+    (manifest.parent / "locks").mkdir()
+    lock = manifest.with_suffix(".lock")
+    lock.symlink_to("locks/it.lock")
+    carry_out(remove(manifest, "a1"))
+    written = read_lock(lock)
+    assert lock.is_symlink() and written is not None and list(written.adapters) == ["a0"]
+    assert [p.name for p in (manifest.parent / "locks").iterdir()] == ["it.lock"]
+
+
+def test_a_read_only_manifest_is_not_changed(manifest: Path) -> None:
+    manifest.chmod(0o444)
+    if os.access(manifest, os.W_OK):
+        pytest.skip("this user may write read-only files")
+    before = files(manifest.parent)
+    with pytest.raises(UsageError, match=r"AD909 .*read-only"):
+        carry_out(remove(manifest, "a1"))
+    assert files(manifest.parent) == before
+    manifest.chmod(0o644)
+    carry_out(remove(manifest, "a1"))
 
 
 def test_a_name_that_is_used_is_not_removed_and_each_place_is_named(manifest: Path) -> None:

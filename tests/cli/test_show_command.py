@@ -206,7 +206,7 @@ def test_an_error_while_editing_names_the_manifest(cli: Cli, at_desk: Path) -> N
     result = cli("fingerprint", "--write")
     assert result.exit_code == 1
     assert "adapters.yaml:2:1: error AD160" in result.stderr
-    assert "prints without --write" in result.stderr
+    assert "change the file by hand" in result.stderr
 
 
 def test_pull_prints_the_cache_or_the_local_folder(cli: Cli, at_desk: Path, web: WebServer) -> None:

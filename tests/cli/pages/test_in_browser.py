@@ -109,6 +109,7 @@ def names(page: Any) -> list[str]:
 
 
 def said(page: Any) -> str:
+    page.wait_for_load_state()  # a link's page may be here before its script ran
     return page.locator("[data-count]").inner_text()
 
 
